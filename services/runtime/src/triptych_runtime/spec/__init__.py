@@ -1,0 +1,45 @@
+"""Building the OCI runtime-spec document (config.json) of a container.
+
+Pure but for the documented file reads: no asyncio, no subprocesses, no change to the host. The caller creates
+what `ContainerSpec` lists, writes `encode(spec.document)` to the bundle, and runs the OCI runtime.
+"""
+
+from triptych_runtime.spec.build import build_container_spec, build_exec_process, encode
+from triptych_runtime.spec.facts import CgroupVersion, HandlerFeatures, HostFacts
+from triptych_runtime.spec.inputs import (
+    AnonymousVolume,
+    BundleFile,
+    ContainerInputs,
+    ContainerSpec,
+    Document,
+    NamespacePaths,
+    Relabel,
+    ResolvedUser,
+    SandboxContext,
+    StopSignal,
+)
+from triptych_runtime.spec.rootfs import RootfsView
+from triptych_runtime.spec.validate import validate_container, validate_resources, validate_sandbox
+
+__all__ = [
+    "AnonymousVolume",
+    "BundleFile",
+    "CgroupVersion",
+    "ContainerInputs",
+    "ContainerSpec",
+    "Document",
+    "HandlerFeatures",
+    "HostFacts",
+    "NamespacePaths",
+    "Relabel",
+    "ResolvedUser",
+    "RootfsView",
+    "SandboxContext",
+    "StopSignal",
+    "build_container_spec",
+    "build_exec_process",
+    "encode",
+    "validate_container",
+    "validate_resources",
+    "validate_sandbox",
+]
