@@ -1,0 +1,223 @@
+"""The life of a daemon, from its command line to its exit status."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import Generic, NoReturn, TypeVar
+
+import grpc.aio
+from triptych_errors import TriptychError
+
+from triptych_service import health, logs, sockets
+from triptych_service.config import Loaded, load
+from triptych_service.daemon import Daemon, Definition
+from triptych_service.errors import ConfigError
+from triptych_service.interceptors import ServerInterceptor
+from triptych_service.metrics import Metrics
+from triptych_service.notify import Notifier
+from triptych_service.reload import changes, merge, report
+from triptych_service.settings import LogLevel, ServiceSettings
+from triptych_service.tasks import Tasks
+
+log = logging.getLogger(__name__)
+
+S = TypeVar("S", bound=ServiceSettings)
+
+EXIT_FAILED = 1
+EXIT_CONFIG = 78
+"""EX_CONFIG of sysexits.h: systemd's RestartPreventExitStatus= can tell a mistake from a crash."""
+
+
+def run(definition: Definition[S]) -> NoReturn:
+    """Run a daemon as its process's main program; exits 0 after a stop, 78 for a wrong configuration."""
+    sys.exit(main(definition, sys.argv[1:]))
+
+
+def main(definition: Definition[S], argv: list[str]) -> int:
+    """`run` without the exit: gives the exit status."""
+    options = _parser(definition).parse_args(argv)
+    try:
+        loaded = _load(definition, options)
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        return EXIT_CONFIG
+    if options.check_config:
+        files = ", ".join(map(str, loaded.files)) or "nothing"
+        sys.stdout.write(f"{definition.name}: the configuration is valid; read: {files}\n")
+        return 0
+    logs.setup(definition.name, loaded.settings.log)
+    runner = _Runner(definition, loaded.settings, options)
+    try:
+        asyncio.run(runner.run())
+    except TriptychError as error:
+        log.critical("cannot start: %s", error)
+        return EXIT_FAILED
+    except BaseExceptionGroup as group:
+        log.critical("a background task failed", exc_info=group)
+        return EXIT_FAILED
+    return 0
+
+
+def _parser(definition: Definition[S]) -> argparse.ArgumentParser:
+    default = default_config(definition)
+    parser = _Parser(
+        prog=definition.name,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=definition.settings.__name__,
+    )
+    parser.table = definition.settings
+    parser.add_argument(
+        "--config", type=Path, help=f"configuration file (default {default}); FILE.d/*.toml over it"
+    )
+    parser.add_argument(
+        "--log-level", choices=[level.value for level in LogLevel], help="overrides log.level"
+    )
+    parser.add_argument("--check-config", action="store_true", help="check the configuration and exit")
+    parser.add_argument("--version", action="version", version=f"{definition.name} {definition.version}")
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Makes the list of keys only when help is asked for."""
+
+    table: type[ServiceSettings] = ServiceSettings
+
+    def format_help(self) -> str:
+        from triptych_service.reference import help_text
+
+        self.epilog = f"configuration keys (TOML):\n{help_text(self.table)}"
+        return super().format_help()
+
+
+def default_config(definition: Definition[S]) -> Path:
+    """Where a daemon's configuration is unless its command line says otherwise."""
+    return Path(f"/etc/triptych/{definition.short_name}.toml")
+
+
+def _load(definition: Definition[S], options: argparse.Namespace) -> Loaded[S]:
+    path: Path | None = options.config
+    return load(definition.settings, path or default_config(definition), must_exist=path is not None)
+
+
+class _Runner(Generic[S]):
+    """Holds what a running daemon needs from its start to its end."""
+
+    def __init__(self, definition: Definition[S], settings: S, options: argparse.Namespace) -> None:
+        self._definition = definition
+        self._settings = settings
+        self._options = options
+        self._notify = Notifier()
+        self._stopping = asyncio.Event()
+        self._reload_wanted = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until told to stop.
+
+        :raises TriptychError: the daemon cannot start.
+        """
+        settings, definition = self._settings, self._definition
+        self._apply_log_level(settings)
+        passed = sockets.listen_fds()
+        socket = sockets.SocketPath(settings.socket or definition.socket_default)
+        socket.claim()
+        try:
+            interceptor = ServerInterceptor(self._stopping)
+            interceptor.endless.update(health.ENDLESS)
+            server = _server(settings, interceptor)
+            statuses = health.Health()
+            async with Tasks() as tasks:
+                daemon = Daemon(
+                    definition,
+                    settings,
+                    server,
+                    tasks,
+                    statuses,
+                    interceptor,
+                    Metrics(),
+                    passed,
+                    self._stopping,
+                )
+                health.add_to_server(server, statuses, daemon.service_names)
+                self._handle_signals(asyncio.get_running_loop())
+                tasks.create_task(self._reloads(daemon), name="reloads")
+                if self._notify.watchdog_seconds:
+                    tasks.create_task(self._watchdog(self._notify.watchdog_seconds), name="watchdog")
+                await self._serve(daemon, socket)
+        finally:
+            socket.release()
+
+    async def _serve(self, daemon: Daemon[S], socket: sockets.SocketPath) -> None:
+        async with self._definition.start(daemon):
+            socket.bind(daemon.server.add_insecure_port)
+            await daemon.server.start()
+            await daemon.health.set_all(serving=True)
+            # What start-up made lives as long as the daemon: collections need not look at it again.
+            gc.collect()
+            gc.freeze()
+            self._notify.ready(f"serving on {socket.path}")
+            log.info("serving", extra={"socket": str(socket.path), "version": daemon.version})
+            try:
+                await self._stopping.wait()
+                self._notify.stopping("finishing what is in flight")
+                log.info("stopping", extra={"grace": daemon.settings.grace_seconds})
+                await daemon.health.set_all(serving=False)
+            finally:
+                await daemon.server.stop(daemon.settings.grace_seconds)
+                await daemon.tasks.end()
+
+    def _handle_signals(self, loop: asyncio.AbstractEventLoop) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_wanted.set)
+
+    async def _watchdog(self, interval: float) -> None:
+        while True:
+            self._notify.watchdog()
+            await asyncio.sleep(interval / 3)
+
+    async def _reloads(self, daemon: Daemon[S]) -> None:
+        while True:
+            await self._reload_wanted.wait()
+            self._reload_wanted.clear()
+            self._notify.reloading()
+            try:
+                await self._reload(daemon)
+            finally:
+                self._notify.ready(f"serving on {daemon.socket}")
+
+    async def _reload(self, daemon: Daemon[S]) -> None:
+        try:
+            loaded = await asyncio.to_thread(_load, self._definition, self._options)
+        except ConfigError as error:
+            for problem in error.problems:
+                log.error("reload refused, the old settings stay", extra={"problem": problem})
+            return
+        found = list(changes(daemon.settings, loaded.settings))
+        report(found)
+        merged = merge(daemon.settings, loaded.settings)
+        if merged != daemon.settings:
+            self._apply_log_level(merged)
+            for failure in await daemon.reloaded(merged):
+                log.error("reload: a part of the daemon failed to take its settings", exc_info=failure)
+
+    def _apply_log_level(self, settings: ServiceSettings) -> None:
+        logs.set_levels(settings.log)
+        if self._options.log_level:
+            logging.getLogger().setLevel(LogLevel(self._options.log_level).name)
+
+
+def _server(settings: ServiceSettings, interceptor: ServerInterceptor) -> grpc.aio.Server:
+    return grpc.aio.server(
+        interceptors=[interceptor],
+        options=[
+            ("grpc.max_receive_message_length", settings.max_message_bytes),
+            ("grpc.max_send_message_length", settings.max_message_bytes),
+            ("grpc.so_reuseport", 0),
+        ],
+    )
