@@ -1,0 +1,63 @@
+"""From CRI's resource numbers, which are those of cgroup v1, to what each kernel layout takes."""
+
+from __future__ import annotations
+
+import math
+
+from triptych_runtime.cgroups.errors import BadResources
+
+UNLIMITED = -1
+DEFAULT_PERIOD = 100_000
+_MIN_SHARES, _MAX_SHARES = 2, 262_144
+_MIN_WEIGHT, _MAX_WEIGHT = 1, 10_000
+
+
+def weight_from_shares(shares: int) -> int:
+    """cpu.weight (1..10000) for cpu.shares (2..262144).
+
+    The curve that crun 1.23 and runc 1.3.2 use: it goes through (2, 1), (1024, 100) and
+    (262144, 10000), so that the default stays the default.
+    """
+    if shares <= _MIN_SHARES:
+        return _MIN_WEIGHT
+    if shares >= _MAX_SHARES:
+        return _MAX_WEIGHT
+    log = math.log2(shares)
+    return math.ceil(10 ** ((log * log + 125 * log) / 612 - 7 / 34))
+
+
+def shares_from_weight(weight: int) -> int:
+    """The cpu.shares nearest to a cpu.weight: the inverse of `weight_from_shares`."""
+    if weight <= _MIN_WEIGHT:
+        return _MIN_SHARES
+    if weight >= _MAX_WEIGHT:
+        return _MAX_SHARES
+    c = 612 * (math.log10(weight) + 7 / 34)
+    return round(2 ** ((-125 + math.sqrt(125 * 125 + 4 * c)) / 2))
+
+
+def swap_max(memory: int, memory_and_swap: int) -> int:
+    """memory.swap.max (v2: swap alone) from v1's limit of memory and swap together; -1 is no limit.
+
+    :raises BadResources: for a sum below the memory limit, or a sum without a memory limit.
+    """
+    if memory_and_swap == UNLIMITED:
+        return UNLIMITED
+    if memory <= 0:
+        raise BadResources("memory_swap_limit_in_bytes needs a memory_limit_in_bytes")
+    if memory_and_swap < memory:
+        raise BadResources(
+            f"memory_swap_limit_in_bytes {memory_and_swap} is less than memory_limit_in_bytes {memory}"
+        )
+    return memory_and_swap - memory
+
+
+def limit_text(value: int) -> bytes:
+    """A v2 limit: a number, or "max" for -1."""
+    return b"max" if value < 0 else b"%d" % value
+
+
+def quota_per_second(quota: int, period: int) -> int:
+    """systemd's CPUQuotaPerSecUSec, rounded up to 10 ms since systemd keeps whole percents."""
+    usec = -(-quota * 1_000_000 // period)
+    return -(-usec // 10_000) * 10_000

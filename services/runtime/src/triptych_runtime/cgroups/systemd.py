@@ -1,0 +1,128 @@
+"""The few things asked of systemd over D-Bus, by its own `busctl`.
+
+None is on the way of an ordinary container: the OCI runtime makes its scope, and the kubelet the slice
+of its pod. A D-Bus client in the daemon would cost more memory than these calls cost time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+
+from runtime.v1.api_pb2 import LinuxContainerResources
+from triptych_linux import process
+from triptych_linux.errors import ProcessFailed
+
+from triptych_runtime.cgroups import arithmetic
+from triptych_runtime.cgroups.errors import CgroupFailed
+from triptych_runtime.cgroups.layout import Mode
+
+_DEADLINE = 10.0
+_MANAGER = (
+    "busctl",
+    "--quiet",
+    "call",
+    "org.freedesktop.systemd1",
+    "/org/freedesktop/systemd1",
+    "org.freedesktop.systemd1.Manager",
+)
+_NO_SUCH_UNIT = re.compile(rb"not loaded|NoSuchUnit")
+
+Property = tuple[str, ...]
+"""Name, D-Bus type and value words of a unit's property, as busctl takes them."""
+
+
+async def start_scope(name: str, slice_name: str, pids: list[int], description: str) -> None:
+    """Ask for a transient scope around running processes; the job is done some time later.
+
+    :raises CgroupFailed: when systemd refuses.
+    """
+    properties: list[Property] = [
+        ("Description", "s", description),
+        ("Slice", "s", slice_name),
+        ("Delegate", "b", "true"),
+        ("PIDs", "au", str(len(pids)), *map(str, pids)),
+    ]
+    await _start_transient(name, properties)
+
+
+async def start_slice(name: str, description: str, properties: list[Property]) -> None:
+    """Start a slice, with its parents.
+
+    :raises CgroupFailed: when systemd refuses.
+    """
+    await _start_transient(name, [("Description", "s", description), *properties])
+
+
+async def set_properties(unit: str, properties: list[Property]) -> None:
+    """Change properties of a running unit until the next boot.
+
+    :raises CgroupFailed: when systemd refuses or knows no such unit.
+    """
+    words = [word for prop in properties for word in prop]
+    await _call("SetUnitProperties", "sba(sv)", unit, "true", str(len(properties)), *words)
+
+
+async def stop(unit: str) -> None:
+    """Stop a unit; one that systemd does not know is no error."""
+    with contextlib.suppress(_NoSuchUnit):
+        await _call("StopUnit", "ss", unit, "replace")
+
+
+def resource_properties(resources: LinuxContainerResources, mode: Mode) -> list[Property]:
+    """The properties that systemd would write back when it next applies a unit (daemon-reload)."""
+    v2 = mode is Mode.UNIFIED
+    found: list[Property] = []
+    if resources.cpu_shares:
+        if v2:
+            found.append(("CPUWeight", "t", str(arithmetic.weight_from_shares(resources.cpu_shares))))
+        else:
+            found.append(("CPUShares", "t", str(resources.cpu_shares)))
+    if resources.cpu_quota:
+        period = resources.cpu_period or arithmetic.DEFAULT_PERIOD
+        if resources.cpu_quota > 0:
+            per_second = arithmetic.quota_per_second(resources.cpu_quota, period)
+        else:
+            per_second = _INFINITY
+        found.append(("CPUQuotaPeriodUSec", "t", str(period)))
+        found.append(("CPUQuotaPerSecUSec", "t", str(per_second)))
+    memory = resources.memory_limit_in_bytes
+    if memory:
+        name = "MemoryMax" if v2 else "MemoryLimit"
+        found.append((name, "t", str(memory if memory > 0 else _INFINITY)))
+    both = resources.memory_swap_limit_in_bytes
+    if v2 and memory > 0:
+        swap = arithmetic.swap_max(memory, both or memory)
+        found.append(("MemorySwapMax", "t", str(swap if swap >= 0 else _INFINITY)))
+    return found
+
+
+_INFINITY = (1 << 64) - 1
+
+
+class _NoSuchUnit(CgroupFailed):
+    pass
+
+
+async def _start_transient(name: str, properties: list[Property]) -> None:
+    words = [word for prop in properties for word in prop]
+    signature = "ssa(sv)a(sa(sv))"
+    await _call(
+        "StartTransientUnit", signature, name, "replace", str(len(properties)), *words, "0", unit=name
+    )
+
+
+async def _call(method: str, signature: str, *words: str, unit: str = "") -> None:
+    unit = unit or words[0]
+    try:
+        await process.run(
+            # What follows "--" may begin with a dash, as the root slice "-.slice" does.
+            [*_MANAGER, method, signature, "--", *words],
+            deadline=_DEADLINE,
+            step=f"systemd {method} {unit}",
+        )
+    except ProcessFailed as error:
+        said = error.completed.stderr
+        kind = _NoSuchUnit if _NO_SUCH_UNIT.search(said) else CgroupFailed
+        text = said.decode(errors="replace").strip()
+        raise kind(f"systemd {method} {unit}: {text}") from error
