@@ -1,0 +1,158 @@
+"""The init process of a pod that shares its PID namespace: reaps orphans, and holds the namespace."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import triptych_errors
+import triptych_linux
+from triptych_linux import namespaces, pidfd, process
+from triptych_linux.errors import ProcessFailed
+from triptych_linux.namespaces import Namespace
+from triptych_linux.pidfd import ProcessIdentity
+
+from triptych_runtime.namespaces import _make, _pause
+from triptych_runtime.namespaces.errors import InitFailed
+from triptych_runtime.namespaces.model import InitProcess, PinnedNamespaces, UserMappings
+from triptych_runtime.namespaces.settings import NamespaceSettings
+
+Place = Callable[[int], Awaitable[None]]
+_NOBODY = 65535
+
+
+class PodInit:
+    """Starts, finds and ends inits. They outlive the daemon; their pin is `<state>/ns/<id>/pid`."""
+
+    def __init__(self, state_dir: Path, settings: NamespaceSettings | None = None) -> None:
+        self._pins = state_dir / "ns"
+        # An empty directory that each init's own mount namespace has its root mounted on.
+        self._empty = state_dir / "empty"
+        self._settings = settings or NamespaceSettings()
+        self._watched: set[int] = set()
+
+    async def start(
+        self, pinned: PinnedNamespaces, place: Place, *, users: UserMappings | None = None
+    ) -> InitProcess:
+        """Start the init of a pod in new PID and mount namespaces and the pod's pinned ones.
+
+        :param place: puts the process of a PID into the pod's cgroup.
+        :param users: the mappings of the pod's user namespace.
+        :raises InitFailed: naming the step; nothing stays.
+        """
+        user = _unprivileged(users)
+        return await process.shielded(self._start(pinned, place, user), self._settings.deadline)
+
+    async def _start(self, pinned: PinnedNamespaces, place: Place, user: int) -> InitProcess:
+        step = f"start the init of pod sandbox {pinned.sandbox_id}"
+        pin = self._pins / pinned.sandbox_id / _make.FILES[Namespace.PID]
+        self._empty.mkdir(mode=0o700, exist_ok=True)
+        paths = [str(p) for p in (pinned.user, pinned.ipc, pinned.uts, pinned.net) if p is not None]
+        arguments = {
+            "program": self._settings.init,
+            "root": str(self._empty),
+            "namespaces": paths,
+            "uid": user,
+            "gid": user,
+        }
+        try:
+            if pinned.user is None:
+                pid = await namespaces.in_thread(lambda: self._born_here(arguments))
+            else:
+                pid = await self._born_in_user_namespace(arguments, step)
+        except OSError as error:
+            raise InitFailed(f"{step}: {error}") from error
+        try:
+            identity = ProcessIdentity.of(pid)
+            await place(pid)
+            await asyncio.to_thread(namespaces.pin, Namespace.PID, pin, task=str(pid))
+            self._watch(identity)
+        except (OSError, triptych_errors.TriptychError) as error:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                await asyncio.to_thread(os.waitpid, pid, 0)
+            await asyncio.to_thread(namespaces.unpin, pin)
+            raise InitFailed(f"{step}: {error}") from error
+        return InitProcess(identity.pid, identity.start_ticks)
+
+    @staticmethod
+    def _born_here(arguments: dict[str, object]) -> int:
+        child = _pause.start(**arguments)  # type: ignore[arg-type]
+        pid = child.pid
+        # The reaping is `_watch`'s; a Popen that goes away would try it too.
+        child.returncode = 0
+        return pid
+
+    async def _born_in_user_namespace(self, arguments: dict[str, object], step: str) -> int:
+        """A helper process enters the user namespace and leaves the init as an orphan."""
+        places = {
+            str(Path(module.__file__ or "").parents[1]) for module in (triptych_linux, triptych_errors)
+        }
+        argv = [sys.executable, "-I", "-S", _pause.__file__, os.pathsep.join(places), json.dumps(arguments)]
+        try:
+            done = await process.run(argv, deadline=self._settings.deadline, step=step)
+        except ProcessFailed as error:
+            raise InitFailed(str(error)) from error
+        return int(done.stdout)
+
+    def resume(self, init: InitProcess) -> bool:
+        """Take up an init again after a restart of the daemon; returns whether it still runs."""
+        try:
+            self._watch(init.identity)
+        except ProcessLookupError:
+            return False
+        return True
+
+    async def stop(self, init: InitProcess) -> None:
+        """Kill an init, and with it every process of its PID namespace; waits for its end. Idempotent.
+
+        :raises InitFailed: when it is still there at the deadline (a process in D state).
+        """
+        try:
+            fd = init.identity.open()
+        except ProcessLookupError:
+            return
+        try:
+            pidfd.send_signal(fd, signal.SIGKILL)
+            async with asyncio.timeout(self._settings.deadline):
+                await pidfd.wait_exit(fd)
+        except TimeoutError:
+            raise InitFailed(f"init {init.pid}: still there after SIGKILL") from None
+        finally:
+            os.close(fd)
+
+    def _watch(self, identity: ProcessIdentity) -> None:
+        """Reap it when it ends, where it is our child (it is not after a restart)."""
+        if identity.pid in self._watched:
+            return
+        fd = identity.open()
+        loop = asyncio.get_running_loop()
+        self._watched.add(identity.pid)
+
+        def ended() -> None:
+            loop.remove_reader(fd)
+            os.close(fd)
+            self._watched.discard(identity.pid)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(identity.pid, os.WNOHANG)
+
+        loop.add_reader(fd, ended)
+
+
+def _unprivileged(users: UserMappings | None) -> int:
+    """Whom an init runs as: the user of the customary pause images, or root where that is not mapped."""
+    if users is None:
+        return _NOBODY
+    both = (users.uids, users.gids)
+    mapped = all(any(0 <= _NOBODY - m.container_id < m.length for m in side) for side in both)
+    return _NOBODY if mapped else 0
+
+
+__all__ = ["PodInit"]
