@@ -179,7 +179,8 @@ class CgroupManager:
                 await systemd.stop(parent)
             await cgroup.remove(deadline=5.0)
             return
-        await cgroup.remove()
+        if await cgroup.remove():
+            await asyncio.to_thread(pods.remove_above, self.layout, cgroup.path)
 
     # Processes that are not containers
 

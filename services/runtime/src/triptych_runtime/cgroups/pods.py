@@ -48,13 +48,24 @@ def make(layout: Layout, path: str) -> Cgroup:
     made: list[str] = []
     try:
         for mount in layout.hierarchies:
-            made += _make_below(os.fspath(mount), path, layout)
+            try:
+                made += _make_below(os.fspath(mount), path, layout)
+            except FileNotFoundError:
+                # The last pod beside this one went, and took the directory of all pods with it.
+                made += _make_below(os.fspath(mount), path, layout)
     except OSError as error:
         for directory in reversed(made):
             with contextlib.suppress(OSError):
                 os.rmdir(directory)
         raise CgroupFailed(f"make cgroup {path}: {error.filename}: {error.strerror}") from error
     return cgroup
+
+
+def remove_above(layout: Layout, path: str) -> None:
+    """Remove the cgroup above `path` where it is empty now."""
+    for directory in Cgroup.at(layout, os.path.dirname(path)).directories:
+        with contextlib.suppress(OSError):
+            os.rmdir(directory)
 
 
 def _make_below(mount: str, path: str, layout: Layout) -> list[str]:
