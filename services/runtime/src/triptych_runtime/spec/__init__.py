@@ -1,7 +1,7 @@
 """Building the OCI runtime-spec document (config.json) of a container.
 
-Pure but for the documented file reads: no asyncio, no subprocesses, no change to the host. The caller creates
-what `ContainerSpec` lists, writes `encode(spec.document)` to the bundle, and runs the OCI runtime.
+Pure but for the documented file reads: no asyncio, no subprocesses, no change to the host. The caller
+creates what `ContainerSpec` lists, writes `encode(spec.document)` to the bundle, and runs the OCI runtime.
 """
 
 from triptych_runtime.spec.build import build_container_spec, build_exec_process, encode
@@ -12,6 +12,7 @@ from triptych_runtime.spec.inputs import (
     ContainerInputs,
     ContainerSpec,
     Document,
+    IdmappedMount,
     NamespacePaths,
     Relabel,
     ResolvedUser,
@@ -30,6 +31,7 @@ __all__ = [
     "Document",
     "HandlerFeatures",
     "HostFacts",
+    "IdmappedMount",
     "NamespacePaths",
     "Relabel",
     "ResolvedUser",

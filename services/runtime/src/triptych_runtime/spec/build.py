@@ -3,9 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
+import msgspec
+from runtime.v1 import api_pb2
+
+from triptych_runtime.spec import (
+    annotations,
+    apparmor,
+    capabilities,
+    cdi,
+    cdi_edits,
+    devices,
+    launcher,
+    mounts,
+    namespaces,
+    process,
+    resources,
+    seccomp,
+    selinux,
+    signals,
+    users,
+)
 from triptych_runtime.spec.facts import HandlerFeatures, HostFacts
-from triptych_runtime.spec.inputs import ContainerInputs, ContainerSpec, Document, SandboxContext
+from triptych_runtime.spec.inputs import (
+    BundleFile,
+    ContainerInputs,
+    ContainerSpec,
+    Document,
+    ResolvedUser,
+    SandboxContext,
+)
+
+OCI_VERSION: Final = "1.0.2"
 
 
 def build_container_spec(
@@ -13,27 +43,155 @@ def build_container_spec(
 ) -> ContainerSpec:
     """The OCI runtime-spec document of a container, and what must exist before it is created.
 
-    Reads files only: the image's passwd and group, seccomp profiles, CDI specs, the mount table, and stats of
-    the request's host paths and devices. A few milliseconds at most; changes nothing.
+    Reads files only: the image's passwd and group, seccomp profiles, CDI specs, the mount table, and stats
+    of the request's host paths and devices. A few milliseconds at most; changes nothing.
 
     :raises InvalidArgument: when a field of the request cannot be honoured as given; names the field.
     :raises FailedPrecondition: when the host or the handler lacks what the request needs.
     :raises NotFound: when a profile, device or CDI device that it names does not exist.
     """
-    raise NotImplementedError
+    config, context = inputs.config, inputs.security
+    labels = _labels(host, handler, sandbox, context)
+    user = users.resolve_user(context, inputs.image.user, inputs.files)
+    signal = signals.stop_signal(config, inputs.image.stop_signal)
+    made = mounts.build(host, handler, sandbox, inputs, labels.mount)
+    running, raw = _process(host, handler, sandbox, inputs, user, labels.process)
+    document: Document = {
+        "ociVersion": OCI_VERSION,
+        "process": running,
+        "root": {"path": str(inputs.rootfs), "readonly": context.readonly_rootfs},
+        "mounts": made.entries,
+        "linux": _linux(host, handler, sandbox, inputs, running["capabilities"]["bounding"]),
+        "annotations": annotations.build(sandbox, inputs),
+    }
+    if made.rootfs_propagation:
+        document["linux"]["rootfsPropagation"] = made.rootfs_propagation
+    if labels.mount:
+        document["linux"]["mountLabel"] = labels.mount
+    wanted = cdi.requested(config)
+    if wanted:
+        cdi_edits.apply(document, cdi.Registry.load(inputs.cdi_dirs).edits(wanted))
+    files: tuple[BundleFile, ...] = ()
+    if raw:
+        files = (launcher.install(document, raw, inputs.bundle, host.machine),)
+    return ContainerSpec(
+        document=document,
+        user=_user_of(running),
+        stop_signal=signal,
+        mounts=tuple(config.mounts),
+        directories=tuple(made.directories),
+        anonymous_volumes=tuple(made.volumes),
+        relabels=tuple(made.relabels),
+        idmapped=tuple(made.idmapped),
+        files=files,
+    )
 
 
 def build_exec_process(
-    process: Document, command: Sequence[str], *, tty: bool, env: Mapping[str, str] | None = None
+    running: Document, command: Sequence[str], *, tty: bool, env: Mapping[str, str] | None = None
 ) -> Document:
     """The process document of an exec in a container, from `document["process"]` of its config.json.
 
     User, capabilities, labels, limits and environment are those of the container; `tty` sets the terminal,
-    and TERM where the container has none.
+    and TERM where the container has none. The OOM score stays the container's.
+
+    :raises InvalidArgument: for an empty command.
     """
-    raise NotImplementedError
+    more = [f"{name}={value}" for name, value in (env or {}).items()]
+    current: list[str] = running["env"]
+    if tty and not any(entry.startswith("TERM=") for entry in current):
+        more.insert(0, "TERM=xterm")
+    return {
+        **running,
+        "terminal": tty,
+        "args": launcher.wrap_exec(running["args"], process.exec_arguments(command)),
+        "env": process.merge_text(current, more),
+    }
 
 
 def encode(document: Document) -> bytes:
     """The document as JSON (UTF-8)."""
-    raise NotImplementedError
+    return msgspec.json.encode(document)
+
+
+def _process(
+    host: HostFacts,
+    handler: HandlerFeatures,
+    sandbox: SandboxContext,
+    inputs: ContainerInputs,
+    user: ResolvedUser,
+    process_label: str,
+) -> tuple[Document, list[bytes]]:
+    config, context = inputs.config, inputs.security
+    host_network = sandbox.namespaces.uts is None
+    hostname = sandbox.hostname or sandbox.config.hostname or (host.hostname if host_network else "")
+    env = process.environment(config, inputs.image, hostname)
+    document: Document = {
+        "terminal": config.tty,
+        "user": {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.groups)},
+        "args": process.arguments(config, inputs.image),
+        "env": env.text,
+        "cwd": process.working_directory(config, inputs.image),
+        "capabilities": capabilities.build(
+            context, host.bounding, user_namespace=sandbox.user_namespace is not None
+        ),
+        "noNewPrivileges": context.no_new_privs,
+    }
+    if config.linux.HasField("resources"):
+        document["oomScoreAdj"] = resources.oom_score_adj(config.linux.resources, host)
+    profile = apparmor.profile_name(context, host, handler, inputs.apparmor_default)
+    if profile:
+        document["apparmorProfile"] = profile
+    if process_label and not context.privileged:
+        document["selinuxLabel"] = process_label
+    return document, env.raw
+
+
+def _linux(
+    host: HostFacts,
+    handler: HandlerFeatures,
+    sandbox: SandboxContext,
+    inputs: ContainerInputs,
+    bounding: list[str],
+) -> Document:
+    context = inputs.security
+    given = devices.build(
+        inputs.config,
+        privileged=context.privileged,
+        host_devices=inputs.privileged_host_devices,
+        ownership=inputs.device_ownership,
+    )
+    linux: dict[str, Any] = {
+        "namespaces": namespaces.build(sandbox, inputs, host),
+        "resources": {**resources.build(inputs.config.linux.resources, host), "devices": given.rules},
+        **namespaces.user_mappings(sandbox),
+    }
+    if given.nodes:
+        linux["devices"] = given.nodes
+    if inputs.cgroups_path:
+        linux["cgroupsPath"] = inputs.cgroups_path
+    if not context.privileged:
+        linux["maskedPaths"] = list(context.masked_paths)
+        linux["readonlyPaths"] = list(context.readonly_paths)
+    profile = seccomp.build(context, bounding, host, handler, inputs.seccomp_root)
+    if profile is not None:
+        linux["seccomp"] = profile
+    return linux
+
+
+def _labels(
+    host: HostFacts,
+    handler: HandlerFeatures,
+    sandbox: SandboxContext,
+    context: api_pb2.LinuxContainerSecurityContext,
+) -> selinux.Labels:
+    if not (host.selinux and handler.selinux):
+        return selinux.Labels()
+    options = context.selinux_options if context.HasField("selinux_options") else None
+    pod = selinux.Labels(sandbox.process_label, sandbox.mount_label)
+    return selinux.container_labels(options, pod) if pod.process else pod
+
+
+def _user_of(running: Document) -> ResolvedUser:
+    user = running["user"]
+    return ResolvedUser(user["uid"], user["gid"], tuple(user["additionalGids"]))

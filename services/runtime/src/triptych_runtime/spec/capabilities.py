@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from runtime.v1 import api_pb2
-from triptych_errors import InvalidArgument
+from triptych_errors import FailedPrecondition, InvalidArgument
 
 # In the order of include/uapi/linux/capability.h: the index is the bit.
 KNOWN: Final = tuple(
     f"CAP_{name}"
     for name in (
         "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE "
-        "NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT "
-        "SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE "
-        "AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ "
-        "PERFMON BPF CHECKPOINT_RESTORE"
+        "NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO "
+        "SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG "
+        "MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM "
+        "BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
     ).split()
 )
 
@@ -35,29 +35,38 @@ def names_of_mask(mask: int) -> tuple[str, ...]:
     return tuple(name for bit, name in enumerate(KNOWN) if mask >> bit & 1)
 
 
-def build(context: api_pb2.LinuxContainerSecurityContext, bounding: Iterable[str]) -> dict[str, list[str]]:
+def build(
+    context: api_pb2.LinuxContainerSecurityContext, bounding: Sequence[str], *, user_namespace: bool = False
+) -> dict[str, list[str]]:
     """The `process.capabilities` object.
 
     ALL is taken first, so that single names refine it: add ALL and drop CHOWN is all but CHOWN. ALL, as
     privileged, means the daemon's own bounding set. Ambient capabilities are also inheritable, which the
     kernel demands; without any, both sets stay empty.
 
+    :param user_namespace: whether the container has one; then the bounding set starts full (user
+        namespaces(7)), and a capability the daemon lacks can be added.
     :raises InvalidArgument: for a name that is no capability, or an ambient one that is not granted.
+    :raises FailedPrecondition: for an added capability that the daemon itself does not have.
     """
-    available = tuple(bounding)
-    if context.privileged:
-        granted = list(available)
-        ambient = _ambient(context.capabilities, granted)
-        return _sets(granted, ambient)
     wanted = context.capabilities
     add = _names(wanted.add_capabilities, "add_capabilities")
     drop = _names(wanted.drop_capabilities, "drop_capabilities")
-    granted = [name for name in DEFAULT]
+    if context.privileged:
+        return _sets(list(bounding), _ambient(wanted, list(bounding)))
+    granted = [name for name in DEFAULT if user_namespace or name in bounding]
     if "ALL" in add:
-        granted = list(available)
+        granted = list(bounding)
     if "ALL" in drop:
         granted = []
-    granted += [name for name in add if name != "ALL" and name not in granted]
+    for name in add:
+        if name == "ALL" or name in granted or name in drop:
+            continue
+        if name not in bounding and not user_namespace:
+            raise FailedPrecondition(
+                f"capabilities.add_capabilities: {name} is not in the runtime daemon's own bounding set"
+            )
+        granted.append(name)
     granted = [name for name in granted if name not in drop]
     return _sets(granted, _ambient(wanted, granted))
 

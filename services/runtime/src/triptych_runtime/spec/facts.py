@@ -10,12 +10,14 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from triptych_errors import Internal
 from triptych_runtime.spec.capabilities import names_of_mask
+
+DEFAULT_SECCOMP: Final = Path("/usr/share/containers/seccomp.json")
 
 
 class CgroupVersion(enum.StrEnum):
@@ -35,7 +37,10 @@ class HostFacts:
     :ivar may_lower_oom: whether the daemon has CAP_SYS_RESOURCE.
     :ivar kernel: major and minor version, for the conditions of seccomp profiles.
     :ivar machine: `uname -m`.
-    :ivar seccomp_profile: file of the RuntimeDefault profile (containers-common format).
+    :ivar seccomp_profile: file of the RuntimeDefault profile (containers-common or OCI format).
+    :ivar seccomp_harden: whether RuntimeDefault closes what containers-common leaves open (`seccomp`);
+        not done to a profile of the administrator's own.
+    :ivar hostname: of the host, for pods that use its network.
     :ivar cgroup_mount_options: super options of cgroup2 that a container sharing the host's cgroup
         namespace must repeat, lest it strips them from the shared superblock.
     """
@@ -51,7 +56,9 @@ class HostFacts:
     selinux: bool = False
     hugetlb_controller: bool = True
     swap_controller: bool = True
-    seccomp_profile: Path = Path("/usr/share/containers/seccomp.json")
+    seccomp_profile: Path = DEFAULT_SECCOMP
+    seccomp_harden: bool = True
+    apparmor_profiles: Path = Path("/sys/kernel/security/apparmor/profiles")
     cgroup_mount_options: tuple[str, ...] = ()
     hostname: str = "localhost"
 
@@ -73,7 +80,8 @@ class HostFacts:
             selinux=_selinux(),
             hugetlb_controller=_has_hugetlb(version),
             swap_controller=_has_swap(version),
-            seccomp_profile=seccomp_profile or Path("/usr/share/containers/seccomp.json"),
+            seccomp_profile=seccomp_profile or DEFAULT_SECCOMP,
+            seccomp_harden=seccomp_profile is None,
             cgroup_mount_options=_cgroup_mount_options() if version is CgroupVersion.V2 else (),
             hostname=uname.nodename,
         )
@@ -83,6 +91,9 @@ class HostFacts:
 class HandlerFeatures:
     """What one OCI runtime (crun, runc, ...) can do; the defaults are those of a current one.
 
+    :ivar user_namespaces: whether it joins a pinned user namespace.
+    :ivar idmap_mounts: whether it makes arbitrary idmapped mounts itself; where not, the daemon makes them
+        (`ContainerSpec.idmapped`).
     :ivar mount_options: the options it knows, empty when it does not tell.
     """
 
@@ -110,9 +121,8 @@ class HandlerFeatures:
             return cls(
                 name=name,
                 version=version,
-                recursive_read_only=version >= (1, 8),
+                recursive_read_only=version >= (1, 4),
                 idmap_mounts=version >= (1, 9),
-                user_namespaces=version >= (1, 9),
                 seccomp="+SECCOMP" in text,
                 apparmor="+APPARMOR" in text,
                 selinux="+SELINUX" in text,
@@ -123,7 +133,6 @@ class HandlerFeatures:
                 version=version,
                 recursive_read_only=version >= (1, 1),
                 idmap_mounts=version >= (1, 2),
-                user_namespaces=version >= (1, 2),
                 seccomp="libseccomp" in text,
             )
         return cls(name=name, version=version)
@@ -147,7 +156,7 @@ class HandlerFeatures:
             version=base.version,
             recursive_read_only="rro" in options,
             idmap_mounts=idmap,
-            user_namespaces=idmap and "user" in (linux.namespaces or ("user",)),
+            user_namespaces="user" in (linux.namespaces or ("user",)),
             seccomp=_enabled(linux.seccomp),
             apparmor=_enabled(linux.apparmor),
             selinux=_enabled(linux.selinux),

@@ -143,6 +143,19 @@ class Relabel:
 
 
 @dataclass(frozen=True, slots=True)
+class IdmappedMount:
+    """A bind mount that the daemon makes before the container is created, for a handler that cannot.
+
+    `mounts.bind_idmapped(source, target, user_namespace)`; `target` is a directory or an empty file in the
+    bundle, as `source` is; unmount it when the container is removed.
+    """
+
+    source: Path
+    target: Path
+    user_namespace: Path
+
+
+@dataclass(frozen=True, slots=True)
 class BundleFile:
     """A file that must be in the bundle before the container is created."""
 
@@ -169,7 +182,7 @@ class ContainerSpec:
     """A built container.
 
     Before the OCI runtime gets the document: create `directories` (mode 0755, parents too), write `files`,
-    fill `anonymous_volumes`, do `relabels`.
+    fill `anonymous_volumes`, do `relabels`, mount `idmapped`; in this order.
 
     :ivar document: config.json; write it with `encode`.
     :ivar mounts: ContainerStatus.mounts, as peers report them: those of the request, host paths as given.
@@ -182,4 +195,5 @@ class ContainerSpec:
     directories: tuple[Path, ...] = ()
     anonymous_volumes: tuple[AnonymousVolume, ...] = ()
     relabels: tuple[Relabel, ...] = ()
+    idmapped: tuple[IdmappedMount, ...] = ()
     files: tuple[BundleFile, ...] = ()

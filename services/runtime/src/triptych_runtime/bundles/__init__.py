@@ -1,0 +1,6 @@
+"""Bundles: root file systems mounted, image volumes mounted, config.json written; and all of it undone."""
+
+from triptych_runtime.bundles.mounting import mount_image_volume, mount_rootfs
+from triptych_runtime.bundles.write import remove_bundle, write_bundle
+
+__all__ = ["mount_image_volume", "mount_rootfs", "remove_bundle", "write_bundle"]

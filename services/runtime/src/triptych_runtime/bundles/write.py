@@ -1,0 +1,59 @@
+"""Files of a bundle. Blocking; called from a thread."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+
+from triptych_linux import mounts
+
+from triptych_runtime.spec import ContainerSpec, encode
+from triptych_runtime.spec.volumes import populate
+
+
+def write_bundle(bundle: Path, rootfs: Path, spec: ContainerSpec) -> None:
+    """Write what a built container needs on the host, and its config.json."""
+    for directory in spec.directories:
+        directory.mkdir(parents=True, exist_ok=True)
+    for file in spec.files:
+        file.path.parent.mkdir(parents=True, exist_ok=True)
+        file.path.write_bytes(file.content)
+        file.path.chmod(file.mode)
+    for volume in spec.anonymous_volumes:
+        volume.source.mkdir(parents=True, exist_ok=True)
+        populate(rootfs, volume)
+    write_document(bundle, encode(spec.document))
+
+
+def write_document(bundle: Path, document: bytes) -> None:
+    """Write config.json; it holds the environment, and so nobody else may read it."""
+    fd = os.open(bundle / "config.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(document)
+
+
+def remove_bundle(bundle: Path, volumes: Path) -> None:
+    """Unmount and remove a bundle and the container's anonymous volumes; idempotent."""
+    mounts.umount_all(bundle / "rootfs")
+    with contextlib.suppress(FileNotFoundError):
+        for volume in (bundle / "image-volumes").iterdir():
+            mounts.umount_all(volume / "view")
+            mounts.umount_all(volume / "root")
+    _remove_tree(bundle)
+    if volumes.exists():
+        _remove_tree(volumes)
+
+
+def _remove_tree(path: Path) -> None:
+    """Remove a directory tree; a mount below it is an error, never followed."""
+    device = None
+    with contextlib.suppress(FileNotFoundError):
+        device = path.lstat().st_dev
+    if device is None:
+        return
+    for directory, _, _ in os.walk(path):
+        if os.lstat(directory).st_dev != device:
+            raise OSError(f"{directory} is still mounted")
+    shutil.rmtree(path)

@@ -1,0 +1,66 @@
+"""Removing a container with all that it has."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import msgspec
+from runtime.v1 import api_pb2
+from triptych_errors import TriptychError
+
+from triptych_runtime.bundles import remove_bundle
+from triptych_runtime.containers.emit import emit
+from triptych_runtime.containers.exits import release
+from triptych_runtime.containers.stop import stop
+from triptych_runtime.lifecycle import fault
+from triptych_runtime.model import ContainerPhase, ContainerRecord
+from triptych_runtime.node import Node
+
+
+async def remove(node: Node, record: ContainerRecord) -> None:
+    """Stop a container at once if it runs, and remove it. Idempotent; a removal that runs is joined."""
+    await node.flights.join(f"remove {record.id}", lambda: _remove(node, record))
+
+
+async def _remove(node: Node, record: ContainerRecord) -> None:
+    await stop(node, record, 0)
+    releasing = node.flights.get(f"release {record.id}")
+    if releasing is not None:
+        with contextlib.suppress(TriptychError, OSError):
+            await asyncio.shield(releasing)
+    async with node.locks.hold(record.id):
+        current = node.state.containers.get(record.id)
+        if current is None:
+            return
+        was_visible = current.visible
+        removing = msgspec.structs.replace(current, phase=ContainerPhase.REMOVING)
+        await node.state.save(removing)
+        fault("remove_container.marked")
+        await discard(node, removing)
+        fault("remove_container.discarded")
+        await node.state.delete(removing)
+    node.exits.forget(record.id)
+    if was_visible:
+        emit(node, removing, api_pb2.CONTAINER_DELETED_EVENT)
+
+
+async def discard(node: Node, record: ContainerRecord) -> None:
+    """Undo everything that a container may have, whatever it came to; every step is idempotent."""
+    bundle, volumes = node.paths.bundle(record.id), node.paths.volumes(record.id)
+    node.exits.forget(record.id)
+    if await asyncio.to_thread(_was_started, node, record):
+        await release(node, record)
+    await asyncio.to_thread(remove_bundle, bundle, volumes)
+    fault("remove_container.bundle")
+    await node.images.remove(record.id)
+    if record.image_volumes or record.phase is ContainerPhase.CREATING:
+        await node.images.remove(record.id, prefix=True)
+    node.exits.remove_file(record.id)
+
+
+def _was_started(node: Node, record: ContainerRecord) -> bool:
+    """Whether the OCI runtime or the kernel still know of it."""
+    handler = node.handlers.find(record.handler)
+    state = handler is not None and (handler.runtime.root / record.id).exists()
+    return state or node.cgroups.resolve(record.cgroups_path).exists()

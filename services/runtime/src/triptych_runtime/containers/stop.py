@@ -1,0 +1,139 @@
+"""Stopping a container."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+
+from runtime.v1 import api_pb2
+from triptych_errors import TriptychError
+
+from triptych_runtime.containers.exits import handle_exit
+from triptych_runtime.errors import StopTimeout
+from triptych_runtime.lifecycle import fault
+from triptych_runtime.model import ContainerPhase, ContainerRecord
+from triptych_runtime.monitor import Exit
+from triptych_runtime.node import Node
+
+log = logging.getLogger(__name__)
+
+
+async def stop(node: Node, record: ContainerRecord, seconds: float) -> None:
+    """Stop a container: its stop signal, then SIGKILL after `seconds`; 0 kills at once.
+
+    One stop runs a container. A later call joins it and can only shorten its grace.
+
+    :raises StopTimeout: when a process does not end after SIGKILL.
+    """
+    if record.phase not in (ContainerPhase.RUNNING, ContainerPhase.STARTING):
+        return
+    deadline = time.monotonic() + seconds
+    known = node.stop_deadlines.get(record.id)
+    if known is None or deadline < known:
+        node.stop_deadlines[record.id] = deadline
+        node.stop_changes.notify(record.id, None)
+    await node.flights.join(f"stop {record.id}", lambda: _stop(node, record))
+
+
+async def _stop(node: Node, record: ContainerRecord) -> None:
+    try:
+        async with node.locks.hold(record.id):  # a start that runs comes to its end first
+            current = node.state.containers.get(record.id)
+        if current is None or not current.running:
+            return
+        if node.stop_deadlines[record.id] > time.monotonic():
+            fault("stop_container.signal")
+            node.exits.signal(record.id, record.stop_signal)
+            if await _exited_in_time(node, record):
+                return
+        await _kill(node, record)
+    finally:
+        node.stop_deadlines.pop(record.id, None)
+
+
+async def _exited_in_time(node: Node, record: ContainerRecord) -> bool:
+    """Wait for the exit until the deadline, which later calls may move forward."""
+    while not _ended(node, record):
+        left = node.stop_deadlines[record.id] - time.monotonic()
+        if left <= 0:
+            return False
+        waits = [
+            asyncio.ensure_future(node.exit_waits.wait(record.id, None)),
+            asyncio.ensure_future(node.stop_changes.wait(record.id, None)),
+        ]
+        try:
+            await asyncio.wait(waits, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+    return True
+
+
+def _ended(node: Node, record: ContainerRecord) -> bool:
+    current = node.state.containers.get(record.id)
+    return current is None or not current.running
+
+
+async def _kill(node: Node, record: ContainerRecord) -> None:
+    """SIGKILL the first process, and with it everything in the container's cgroup."""
+    fault("stop_container.kill")
+    waiting = asyncio.ensure_future(node.exit_waits.wait(record.id, node.settings.deadlines.kill))
+    try:
+        if _ended(node, record):
+            return
+        node.exits.signal(record.id, signal.SIGKILL)
+        if _shares_pids(record):
+            await _kill_cgroup(node, record)
+        await _await_end(node, record, waiting)
+    finally:
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+
+async def _await_end(node: Node, record: ContainerRecord, waiting: asyncio.Future[ContainerRecord]) -> None:
+    done, _ = await asyncio.wait((waiting,), timeout=0.5)
+    if not done and not _ended(node, record):
+        await _kill_cgroup(node, record)  # frozen, or children that hold the first process back
+    try:
+        await waiting
+    except TimeoutError:
+        if _ended(node, record):
+            return
+        states = await asyncio.to_thread(_states, node, record)
+        raise StopTimeout(
+            f"stop container {record.id}: alive {node.settings.deadlines.kill:g} s after SIGKILL: {states}",
+            hint="state D waits in the kernel, as a rule for storage or a network file system",
+        ) from None
+
+
+async def _kill_cgroup(node: Node, record: ContainerRecord) -> None:
+    try:
+        await node.cgroups.resolve(record.cgroups_path).kill()
+    except (TriptychError, OSError) as error:
+        log.warning("killing a cgroup failed", extra={"container": record.id, "error": str(error)})
+
+
+def _shares_pids(record: ContainerRecord) -> bool:
+    """Whether the end of the first process leaves others alive: it is no init of an own PID namespace."""
+    return record.config.linux.security_context.namespace_options.pid != api_pb2.CONTAINER
+
+
+def _states(node: Node, record: ContainerRecord) -> str:
+    found = []
+    for pid in node.cgroups.resolve(record.cgroups_path).procs()[:10] or [record.pid]:
+        try:
+            with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+                text = file.read()
+        except OSError:
+            continue
+        name, _, rest = text.partition("(")[2].rpartition(")")
+        found.append(f"{pid} {name} state {rest.split()[0]}")
+    return ", ".join(found) or "none found"
+
+
+async def declare_lost(node: Node, record: ContainerRecord, finished_at: int) -> None:
+    """Record the end of a container whose exit nobody saw."""
+    await handle_exit(node, Exit(record.id, None, finished_at))

@@ -1,0 +1,153 @@
+"""Wiring the runtime daemon."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+from runtime.v1 import api_pb2_grpc
+from triptych_service import Daemon, connect
+
+from triptych_runtime import clock, recovery
+from triptych_runtime.cgroups import CgroupManager, Driver
+from triptych_runtime.clients import ImageClient, StreamingClient
+from triptych_runtime.containers.exits import on_exit
+from triptych_runtime.events import EventBus
+from triptych_runtime.monitor import Conmon, Exit, ExitWatch
+from triptych_runtime.namespaces import NamespaceSettings, PodFiles, PodInit, PodNamespaces
+from triptych_runtime.network import Network
+from triptych_runtime.node import Node, Paths
+from triptych_runtime.ociruntime import HandlerConfig, Handlers
+from triptych_runtime.readiness import Readiness
+from triptych_runtime.rpc.image_forward import SERVICE as IMAGE_SERVICE
+from triptych_runtime.rpc.image_forward import ImageForwarder
+from triptych_runtime.rpc.service import ENDLESS, SERVICE, RuntimeService
+from triptych_runtime.settings import Settings
+from triptych_runtime.spec import HostFacts
+from triptych_runtime.stats import StatsCollector
+from triptych_runtime.store import Database, State
+from triptych_runtime.subjects import LayerUsageReader
+
+log = logging.getLogger(__name__)
+
+_DRAIN = 15.0
+
+
+@asynccontextmanager
+async def start(daemon: Daemon[Settings]) -> AsyncIterator[None]:
+    """Serve RuntimeService and the forwarding ImageService until the daemon stops."""
+    settings = daemon.settings
+    images = connect(settings.image_socket)
+    streaming = connect(settings.streaming_socket)
+    node = await _node(daemon, images, streaming)
+    ready = Readiness()
+    api_pb2_grpc.add_RuntimeServiceServicer_to_server(RuntimeService(node, ready), daemon.server)
+    daemon.add_service_name(SERVICE, endless=ENDLESS)
+    daemon.server.add_generic_rpc_handlers((ImageForwarder(images, settings.image_socket),))
+    daemon.add_service_name(IMAGE_SERVICE)
+    daemon.on_reload(lambda new: _reload(node, new))
+    snapshot = await node.database.open()
+    rebooted = recovery.load(node, snapshot)
+    ready.set_loaded()
+    daemon.tasks.create_task(_become_ready(daemon, node, ready, rebooted))
+    try:
+        yield
+    finally:
+        node.events.close()
+        await node.flights.drain(_DRAIN)
+        node.exits.stop()
+        await node.database.close()
+        await images.close()
+        await streaming.close()
+
+
+async def _become_ready(daemon: Daemon[Settings], node: Node, ready: Readiness, rebooted: bool) -> None:
+    started = clock.now()
+    await node.network.start(daemon.tasks)
+    await _probe_handlers(node)
+    await recovery.reconcile(node, rebooted=rebooted)
+    ready.set_reconciled()
+    seconds = (clock.now() - started) / 1e9
+    extra = {
+        "seconds": round(seconds, 3),
+        "sandboxes": len(node.state.sandboxes),
+        "containers": len(node.state.containers),
+    }
+    log.info("ready", extra=extra)
+    await recovery.clean_up(node)
+
+
+async def _reload(node: Node, settings: Settings) -> None:
+    node.settings = settings
+
+
+async def _node(daemon: Daemon[Settings], images: grpc.aio.Channel, streaming: grpc.aio.Channel) -> Node:
+    settings = daemon.settings
+    paths = Paths(Path(settings.root), Path(settings.state))
+    for directory in (paths.root, paths.state, paths.exec, paths.state / "containers"):
+        directory.mkdir(parents=True, exist_ok=True, mode=0o711)
+    database = Database(paths.root / "state.db")
+    pods = NamespaceSettings(
+        unprivileged_ports=settings.containers.unprivileged_ports,
+        unprivileged_icmp=settings.containers.unprivileged_ping,
+        init=shutil.which(settings.init) or settings.init,
+    )
+    namespaces = PodNamespaces(paths.state, pods)
+    await namespaces.start()
+    cgroups = CgroupManager.detect(settings.cgroup_driver.value)
+    image_client = ImageClient(images, settings.image_socket)
+    conmon = Conmon(
+        path=shutil.which(settings.conmon) or settings.conmon,
+        exit_dir=paths.exits,
+        deadline=settings.deadlines.monitor,
+        log_level=settings.conmon_log_level,
+        place=cgroups.place_monitor,
+    )
+
+    def exited(found: Exit) -> None:
+        on_exit(node, found)
+
+    node = Node(
+        settings=settings,
+        paths=paths,
+        host=HostFacts.probe(seccomp_profile=Path(settings.containers.seccomp_profile)),
+        database=database,
+        state=State(database),
+        handlers=Handlers({}, ""),
+        cgroups=cgroups,
+        namespaces=namespaces,
+        files=PodFiles(paths.state),
+        init=PodInit(paths.state, pods),
+        network=Network(settings.network, paths.state),
+        conmon=conmon,
+        exits=ExitWatch(paths.exits, exited, clock.now),
+        events=EventBus(),
+        stats=StatsCollector(LayerUsageReader(image_client), daemon.tasks),
+        images=image_client,
+        streaming=StreamingClient(streaming, settings.streaming_socket, settings.deadlines.streaming),
+    )
+    node.exits.start()
+    return node
+
+
+async def _probe_handlers(node: Node) -> None:
+    settings = node.settings
+    systemd = node.cgroups.driver is Driver.SYSTEMD
+    configs = {
+        name: HandlerConfig(
+            handler.path or name, Path(handler.root) if handler.root else node.paths.state / "oci" / name
+        )
+        for name, handler in settings.handlers.items()
+    }
+    node.handlers = await Handlers.probe(
+        configs,
+        default=settings.default_handler,
+        systemd_cgroup=systemd,
+        cgroups_path="triptych.slice:triptych:" if systemd else "/triptych/",
+        scratch=node.paths.state / "probe",
+        deadline=settings.deadlines.oci_runtime,
+    )

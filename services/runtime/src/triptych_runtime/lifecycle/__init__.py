@@ -1,0 +1,8 @@
+"""Building blocks of every state change: undo stacks, joined attempts, named fault points."""
+
+from triptych_runtime.lifecycle.faults import fault
+from triptych_runtime.lifecycle.flights import Flights
+from triptych_runtime.lifecycle.undo import Undo
+from triptych_runtime.lifecycle.waits import Waits
+
+__all__ = ["Flights", "Undo", "Waits", "fault"]

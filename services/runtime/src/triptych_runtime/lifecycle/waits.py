@@ -1,0 +1,38 @@
+"""Waiting for something to happen to an object."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Waits(Generic[T]):
+    """Futures by ID; `notify` resolves all that wait for that ID."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, set[asyncio.Future[T]]] = {}
+
+    async def wait(self, identity: str, seconds: float | None) -> T:
+        """Wait for the next `notify` of `identity`.
+
+        :raises TimeoutError: when it does not come in time.
+        """
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(identity, set()).add(future)
+        try:
+            async with asyncio.timeout(seconds):
+                return await future
+        finally:
+            waiting = self._waiting.get(identity)
+            if waiting is not None:
+                waiting.discard(future)
+                if not waiting:
+                    del self._waiting[identity]
+
+    def notify(self, identity: str, value: T) -> None:
+        """Wake everybody who waits for `identity`."""
+        for future in list(self._waiting.get(identity, ())):
+            if not future.done():
+                future.set_result(value)

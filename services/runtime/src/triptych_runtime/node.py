@@ -1,0 +1,100 @@
+"""Everything that an RPC works with: the node as this daemon holds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from runtime.v1 import api_pb2
+
+from triptych_runtime.cgroups import CgroupManager
+from triptych_runtime.clients import ImageClient, StreamingClient
+from triptych_runtime.events import EventBus
+from triptych_runtime.lifecycle import Flights, Waits
+from triptych_runtime.locks import Locks
+from triptych_runtime.model import ContainerRecord, SandboxRecord
+from triptych_runtime.monitor import Conmon, ExitWatch, MonitorPaths
+from triptych_runtime.namespaces import PodFiles, PodInit, PodNamespaces
+from triptych_runtime.network import Network
+from triptych_runtime.ociruntime import Handlers
+from triptych_runtime.settings import Settings
+from triptych_runtime.spec import HostFacts
+from triptych_runtime.stats import StatsCollector
+from triptych_runtime.store import Database, State
+from triptych_runtime.view import container_message, container_status, sandbox_message, sandbox_status
+from triptych_runtime.view.cache import MessageCache
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where a node's files are. `root` survives a reboot, `state` (tmpfs) must not."""
+
+    root: Path
+    state: Path
+
+    def bundle(self, container_id: str) -> Path:
+        """OCI bundle, root file system mount and monitor files of a container."""
+        return self.state / "containers" / container_id
+
+    def rootfs(self, container_id: str) -> Path:
+        return self.bundle(container_id) / "rootfs"
+
+    def volumes(self, container_id: str) -> Path:
+        """Volumes that the image config declares and nobody mounts: on disk, as long as the container."""
+        return self.root / "volumes" / container_id
+
+    def image_volume(self, container_id: str, index: int) -> Path:
+        """Mount point of the image volume of the container's mount `index`."""
+        return self.bundle(container_id) / "image-volumes" / str(index)
+
+    def monitor(self, container_id: str) -> MonitorPaths:
+        return MonitorPaths(self.bundle(container_id))
+
+    @property
+    def exits(self) -> Path:
+        return self.state / "exits"
+
+    @property
+    def exec(self) -> Path:
+        """Process documents and pid files of ExecSync."""
+        return self.state / "exec"
+
+
+@dataclass(slots=True)
+class Node:
+    """The parts of the runtime daemon, wired once at start."""
+
+    settings: Settings
+    paths: Paths
+    host: HostFacts
+    database: Database
+    state: State
+    handlers: Handlers
+    cgroups: CgroupManager
+    namespaces: PodNamespaces
+    files: PodFiles
+    init: PodInit
+    network: Network
+    conmon: Conmon
+    exits: ExitWatch
+    events: EventBus
+    stats: StatsCollector
+    images: ImageClient
+    streaming: StreamingClient
+    flights: Flights = field(default_factory=Flights)
+    locks: Locks = field(default_factory=Locks)
+    exit_waits: Waits[ContainerRecord] = field(default_factory=Waits)
+    stop_deadlines: dict[str, float] = field(default_factory=dict)
+    stop_changes: Waits[None] = field(default_factory=Waits)
+    sandbox_messages: MessageCache[SandboxRecord, api_pb2.PodSandbox] = field(
+        default_factory=lambda: MessageCache(sandbox_message)
+    )
+    container_messages: MessageCache[ContainerRecord, api_pb2.Container] = field(
+        default_factory=lambda: MessageCache(container_message)
+    )
+    sandbox_statuses: MessageCache[SandboxRecord, api_pb2.PodSandboxStatus] = field(
+        default_factory=lambda: MessageCache(sandbox_status)
+    )
+    container_statuses: MessageCache[ContainerRecord, api_pb2.ContainerStatus] = field(
+        default_factory=lambda: MessageCache(container_status)
+    )

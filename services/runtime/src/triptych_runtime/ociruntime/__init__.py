@@ -1,0 +1,6 @@
+"""OCI runtimes by their command line: crun, runc and any other that takes the same."""
+
+from triptych_runtime.ociruntime.command import OciRuntime
+from triptych_runtime.ociruntime.handlers import Handler, HandlerConfig, Handlers
+
+__all__ = ["Handler", "HandlerConfig", "Handlers", "OciRuntime"]

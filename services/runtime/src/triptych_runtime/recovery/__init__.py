@@ -1,0 +1,6 @@
+"""The start of the daemon: what the records say is held against what the kernel says."""
+
+from triptych_runtime.recovery.load import load
+from triptych_runtime.recovery.reconcile import clean_up, reconcile
+
+__all__ = ["clean_up", "load", "reconcile"]

@@ -1,0 +1,114 @@
+"""ExecSync: a command in a container, its output in one answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+from runtime.v1 import api_pb2
+from triptych_errors import DeadlineExceeded
+from triptych_linux import process
+from triptych_service.tracing import span
+
+from triptych_runtime.errors import ContainerNotRunning, InvalidArgument, RuntimeFailed
+from triptych_runtime.execs import exec_process, read_process
+from triptych_runtime.model import ContainerRecord, new_id
+from triptych_runtime.node import Node
+from triptych_runtime.ociruntime.command import readable
+
+#: What an OCI runtime ends with when it could not run the command at all.
+_RUNTIME_FAILED = 255
+
+
+async def exec_sync(node: Node, request: api_pb2.ExecSyncRequest) -> api_pb2.ExecSyncResponse:
+    """Run a command in a running container and wait for it.
+
+    Each output stream is kept up to the configured limit (16 MiB), the rest is read and dropped.
+
+    :raises ContainerNotRunning: at once, for a container that does not run.
+    :raises DeadlineExceeded: after `timeout` seconds, with every process of the command killed.
+    """
+    record = node.state.container(request.container_id)
+    if not request.cmd:
+        raise InvalidArgument("cmd: a command is needed")
+    if request.timeout < 0:
+        raise InvalidArgument(f"timeout: {request.timeout} is negative")
+    if not record.running:
+        raise ContainerNotRunning(record.id, record.phase.value)
+    with span("exec", container=record.id):
+        return await _exec(node, record, list(request.cmd), float(request.timeout) or None)
+
+
+async def _exec(
+    node: Node, record: ContainerRecord, cmd: list[str], seconds: float | None
+) -> api_pb2.ExecSyncResponse:
+    base = node.paths.exec / new_id()[:32]
+    document, pid_file = base.with_suffix(".json"), base.with_suffix(".pid")
+    template = await read_process(node, record)
+    document.write_bytes(exec_process(template, cmd, terminal=False))
+    runtime = node.handlers.get(record.handler).runtime
+    settings = node.settings.containers
+    try:
+        child = await process.spawn(
+            runtime.exec_argv(record.id, document, pid_file),
+            step=f"{runtime.name} exec",
+            stdout=process.PIPE,
+            stderr=process.PIPE,
+        )
+        try:
+            out = process.Collector(child.popen.stdout, settings.exec_sync_output_bytes)
+            err = process.Collector(child.popen.stderr, settings.exec_sync_output_bytes)
+            try:
+                async with asyncio.timeout(seconds):
+                    code = await child.wait()
+            except TimeoutError:
+                raise DeadlineExceeded(
+                    f"exec in container {record.id}: no end of {cmd[0]!r} after {seconds:g} s, killed"
+                ) from None
+            await process.drain_output(settings.exec_sync_drain, out, err)
+        finally:
+            if child.popen.returncode is None:
+                _kill_command(pid_file)
+                await child.close()
+            process.close_pipes(child)
+    finally:
+        for file in (document, pid_file):
+            with contextlib.suppress(FileNotFoundError):
+                file.unlink()
+    if code == _RUNTIME_FAILED and not out.value() and _is_runtime_error(err.value()):
+        raise RuntimeFailed(f"exec in container {record.id}: {readable(err.value())}")
+    return api_pb2.ExecSyncResponse(
+        stdout=out.value(), stderr=err.value(), exit_code=code if code >= 0 else 128 - code
+    )
+
+
+def _is_runtime_error(stderr: bytes) -> bool:
+    return b"OCI runtime" in stderr or b"exec failed" in stderr or b"executable file" in stderr
+
+
+def _kill_command(pid_file: Path) -> None:
+    """SIGKILL the command with its session and all its descendants."""
+    try:
+        pid = int(pid_file.read_text())
+    except (FileNotFoundError, ValueError):
+        return
+    for victim in [*_descendants(pid), pid]:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(victim, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _descendants(pid: int) -> list[int]:
+    found: list[int] = []
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            children = Path(f"/proc/{pid}/task/{task}/children").read_text().split()
+            for child in map(int, children):
+                found += [*_descendants(child), child]
+    except OSError:
+        return found
+    return found

@@ -1,0 +1,21 @@
+"""GetContainerEvents: the stream behind the kubelet's evented PLEG."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from runtime.v1 import api_pb2
+
+from triptych_runtime.node import Node
+
+
+async def get_container_events(
+    node: Node, request: api_pb2.GetEventsRequest
+) -> AsyncIterator[api_pb2.ContainerEventResponse]:
+    """Every event from now on, in order, with the statuses of its pod.
+
+    :raises SlowSubscriber: when the client does not read; it must list and subscribe again.
+    """
+    with node.events.subscribe() as subscription:
+        async for event in subscription:
+            yield event

@@ -1,0 +1,57 @@
+"""ReopenContainerLog: after the kubelet has renamed the log file."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import time
+from pathlib import Path
+
+from runtime.v1 import api_pb2
+
+from triptych_runtime.errors import ContainerNotRunning, MonitorTimeout, RuntimeFailed
+from triptych_runtime.node import Node
+
+_REOPEN = b"2 0 0\n"
+_DEADLINE = 5.0
+
+
+async def reopen_container_log(
+    node: Node, request: api_pb2.ReopenContainerLogRequest
+) -> api_pb2.ReopenContainerLogResponse:
+    """Tells the monitor to open the log file anew, and waits until the new file is there.
+
+    :raises ContainerNotRunning: for a container that does not run; no file is made then.
+    """
+    record = node.state.container(request.container_id)
+    if not record.running:
+        raise ContainerNotRunning(record.id, record.phase.value)
+    if record.log_path:
+        await asyncio.to_thread(_tell, node.paths.monitor(record.id).control)
+        await _wait_for(Path(record.log_path))
+    return api_pb2.ReopenContainerLogResponse()
+
+
+def _tell(control: Path) -> None:
+    try:
+        fd = os.open(control, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise RuntimeFailed("reopen log: the container's monitor is gone") from error
+        raise RuntimeFailed(f"reopen log: {error}") from error
+    try:
+        os.write(fd, _REOPEN)
+    finally:
+        os.close(fd)
+
+
+async def _wait_for(path: Path) -> None:
+    """conmon answers nothing; the new file is its answer."""
+    end = time.monotonic() + _DEADLINE
+    pause = 0.001
+    while not await asyncio.to_thread(path.exists):
+        if time.monotonic() > end:
+            raise MonitorTimeout(f"reopen log: the monitor made no {path} within {_DEADLINE:g} s")
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, 0.05)

@@ -1,0 +1,147 @@
+"""RunPodSandbox: namespaces, network, files, cgroup. No process runs in a pod before its containers,
+unless it shares its PID namespace."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+from runtime.v1 import api_pb2
+from triptych_service.tracing import span
+
+from triptych_runtime import clock
+from triptych_runtime.containers import emit_sandbox
+from triptych_runtime.errors import InvalidArgument, NameInUse
+from triptych_runtime.lifecycle import Undo, fault
+from triptych_runtime.model import SandboxPhase, SandboxRecord, new_id
+from triptych_runtime.namespaces import InitProcess, PinnedNamespaces
+from triptych_runtime.node import Node
+from triptych_runtime.sandboxes import (
+    attachment,
+    discard_sandbox,
+    files_options,
+    namespace_options,
+    user_mappings,
+)
+from triptych_runtime.spec import validate_sandbox
+
+
+async def run_pod_sandbox(
+    node: Node, request: api_pb2.RunPodSandboxRequest
+) -> api_pb2.RunPodSandboxResponse:
+    """Make a sandbox and bring it to ready.
+
+    A retry with the same name, namespace, uid and attempt joins the attempt that runs, or finds its result.
+
+    :raises InvalidArgument: naming the field. :raises UnknownHandler, HandlerUnusable: for the handler.
+    :raises NameInUse: for another configuration, or a stopped sandbox, under the same name and attempt.
+    """
+    config = request.config
+    if not config.HasField("metadata") or not config.metadata.name:
+        raise InvalidArgument("config.metadata.name: a pod sandbox needs a name")
+    handler = node.handlers.get(request.runtime_handler)
+    validate_sandbox(config, node.host, handler.features)
+    parent = config.linux.cgroup_parent
+    draft = SandboxRecord(
+        id=new_id(),
+        phase=SandboxPhase.CREATING,
+        config=config,
+        handler=request.runtime_handler,
+        created_at=clock.now(),
+        cgroup_parent=node.cgroups.check_parent(parent) if parent else "",
+        owns_cgroup=not parent,
+        overhead=config.linux.overhead if config.linux.HasField("overhead") else None,
+        resources=config.linux.resources if config.linux.HasField("resources") else None,
+    )
+    if f"run {draft.key}" not in node.flights:
+        found = _existing(node, draft)
+        if found is not None:
+            return api_pb2.RunPodSandboxResponse(pod_sandbox_id=found)
+    identity = await node.flights.join(f"run {draft.key}", lambda: _run(node, draft))
+    return api_pb2.RunPodSandboxResponse(pod_sandbox_id=identity)
+
+
+def _existing(node: Node, draft: SandboxRecord) -> str | None:
+    identity = node.state.by_key(draft.key)
+    record = node.state.sandboxes.get(identity) if identity else None
+    if record is None or not record.visible:
+        return None
+    same = record.config == draft.config and record.handler == draft.handler
+    if record.phase is SandboxPhase.READY and same:
+        return record.id
+    state = "is configured otherwise" if record.phase is SandboxPhase.READY else "was stopped"
+    meta = record.config.metadata
+    raise NameInUse(
+        f"pod sandbox {meta.namespace}/{meta.name} attempt {meta.attempt} exists as {record.id} and {state}",
+        hint="remove it or raise the attempt",
+    )
+
+
+async def _run(node: Node, record: SandboxRecord) -> str:
+    async with asyncio.timeout(node.settings.deadlines.create), Undo(record.id) as undo:
+        if record.owns_cgroup:
+            record = msgspec.structs.replace(record, cgroup_parent=node.cgroups.default_parent(record.id))
+        node.namespaces.check(namespace_options(record))
+        await node.state.save(record)
+        undo.push("record", lambda: node.state.delete(record))
+        fault("run_pod_sandbox.record")
+        undo.push("sandbox", lambda: discard_sandbox(node, record))
+        record = await _build(node, record)
+        fault("run_pod_sandbox.built")
+        record = msgspec.structs.replace(record, phase=SandboxPhase.READY)
+        await node.state.save(record)
+    emit_sandbox(node, record, api_pb2.CONTAINER_CREATED_EVENT)
+    emit_sandbox(node, record, api_pb2.CONTAINER_STARTED_EVENT)
+    return record.id
+
+
+async def _build(node: Node, record: SandboxRecord) -> SandboxRecord:
+    with span("create namespaces"):
+        pinned = await node.namespaces.create(record.id, namespace_options(record))
+    fault("run_pod_sandbox.namespaces")
+    record = msgspec.structs.replace(record, namespaces=pinned.paths())
+    # The network takes by far the longest, and nothing else waits for it.
+    async with asyncio.TaskGroup() as group:
+        network = group.create_task(_network(node, record))
+        group.create_task(
+            node.files.create(record.id, files_options(record, node.settings.containers.shm_size))
+        )
+        init = group.create_task(_cgroup_and_init(node, record, pinned))
+    fault("run_pod_sandbox.network")
+    await node.namespaces.finish(record.id, namespace_options(record))
+    record = network.result()
+    process = init.result()
+    if process is None:
+        return record
+    return msgspec.structs.replace(
+        record,
+        init_pid=process.pid,
+        init_start_ticks=process.start_ticks,
+        namespaces=node.namespaces.get(record.id).paths(),
+    )
+
+
+async def _network(node: Node, record: SandboxRecord) -> SandboxRecord:
+    if record.host_network:
+        return record
+    with span("setup network"):
+        result = await node.network.setup(attachment(record))
+    fault("run_pod_sandbox.attached")
+    return msgspec.structs.replace(record, network_ready=True, ips=tuple(result.ips))
+
+
+async def _cgroup_and_init(
+    node: Node, record: SandboxRecord, pinned: PinnedNamespaces
+) -> InitProcess | None:
+    if record.owns_cgroup:
+        await node.cgroups.create_pod(record.id, record.resources, record.overhead)
+        fault("run_pod_sandbox.cgroup")
+    if record.options.pid != api_pb2.POD:
+        return None
+    path = node.cgroups.container_path(record.cgroup_parent, record.id)
+    with span("start pod init"):
+        process = await node.init.start(
+            pinned, lambda pid: node.cgroups.adopt(pid, path), users=user_mappings(record)
+        )
+    fault("run_pod_sandbox.init")
+    return process

@@ -1,0 +1,15 @@
+"""What several RPCs do with sandboxes: options from the request, stopping, discarding."""
+
+from triptych_runtime.sandboxes.options import attachment, files_options, namespace_options, user_mappings
+from triptych_runtime.sandboxes.remove import discard_sandbox, remove_sandbox
+from triptych_runtime.sandboxes.stop import stop_sandbox
+
+__all__ = [
+    "attachment",
+    "discard_sandbox",
+    "files_options",
+    "namespace_options",
+    "remove_sandbox",
+    "stop_sandbox",
+    "user_mappings",
+]
