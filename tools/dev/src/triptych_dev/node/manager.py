@@ -1,0 +1,64 @@
+"""systemd, where it is the running system's manager; otherwise only files are placed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from triptych_dev.node.places import Places
+from triptych_dev.node.shell import run
+
+SOCKETS = (
+    "triptych-image.socket",
+    "triptych-runtime.socket",
+    "triptych-streaming.socket",
+    "triptych-streaming-http.socket",
+)
+SERVICES = ("triptych-image.service", "triptych-streaming.service", "triptych-runtime.service")
+SLICE = "triptych.slice"
+
+
+def runs_here(root: Path) -> bool:
+    """Whether the node is this machine and systemd runs it (sd_booted(3))."""
+    return root == Path("/") and Path("/run/systemd/system").is_dir()
+
+
+def enable(root: Path) -> None:
+    """Have the units start at boot; works on a root that is not running."""
+    run(["systemctl", f"--root={root}", "-q", "enable", *SERVICES, *SOCKETS], step="enable units")
+
+
+def prepare(places: Places) -> None:
+    """Make known to the running system what the files say: units, directories, modules, sysctls."""
+    run(["systemctl", "daemon-reload"], step="reload systemd")
+    run(["systemd-tmpfiles", "--create", places.tmpfiles / "triptych.conf"], step="make directories")
+    for module in ("overlay", "br_netfilter"):
+        run(["modprobe", "-q", module], step=f"load {module}", check=False)
+    program = "/usr/lib/systemd/systemd-sysctl"
+    run([program, places.sysctl / "60-triptych.conf"], step="set sysctls", check=False)
+
+
+def start() -> None:
+    """Start everything, or restart what runs; returns when each daemon has said that it is ready."""
+    run(["systemctl", "start", *SOCKETS], step="start sockets")
+    run(["systemctl", "restart", *SERVICES], step="start daemons", deadline=300.0)
+
+
+def instances() -> list[str]:
+    """The further streaming instances that are loaded."""
+    listing = ["systemctl", "list-units", "--all", "--plain", "--no-legend", "triptych-streaming@*.service"]
+    return [line.split()[0] for line in run(listing, step="list instances").splitlines() if line.strip()]
+
+
+def stop_and_disable() -> None:
+    """Stop everything and take it out of the boot; what is not there is no error."""
+    every: Sequence[str] = (*instances(), *reversed(SERVICES), *SOCKETS)
+    run(["systemctl", "disable", "--now", "-q", *every], step="stop daemons", deadline=300.0, check=False)
+    run(["systemctl", "stop", SLICE], step="stop slice", check=False)
+
+
+def forget() -> None:
+    """After the unit files are gone."""
+    run(["systemctl", "daemon-reload"], step="reload systemd")
+    every = (*SERVICES, *SOCKETS, SLICE, "triptych-streaming@*.service")
+    run(["systemctl", "reset-failed", *every], step="forget units", check=False)

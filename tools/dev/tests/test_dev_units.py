@@ -1,0 +1,121 @@
+"""systemd's own opinion of the units."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from triptych_dev.node.files import DEPLOY
+from triptych_dev.node.manager import SERVICES, SOCKETS
+from triptych_dev.node.places import WRITTEN_PREFIX
+
+UNITS = DEPLOY / "systemd"
+
+needs_systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="needs Debian's package systemd"
+)
+
+
+@pytest.fixture
+def placed(tmp_path: Path) -> Path:
+    """The units with programs that exist, as verify checks them."""
+    program = tmp_path / "bin"
+    program.mkdir()
+    units = tmp_path / "units"
+    units.mkdir()
+    for unit in UNITS.iterdir():
+        text = unit.read_text()
+        for name in re.findall(rf"^ExecStart={WRITTEN_PREFIX}/bin/(\S+)", text, re.MULTILINE):
+            (program / name).write_text("#!/bin/sh\n")
+            (program / name).chmod(0o755)
+        (units / unit.name).write_text(text.replace(f"{WRITTEN_PREFIX}/bin", str(program)))
+    return units
+
+
+@needs_systemd
+def test_verify_finds_nothing(placed: Path) -> None:
+    units = sorted(path for path in placed.iterdir())
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *units], capture_output=True, text=True, timeout=60
+    )
+    ours = [line for line in done.stderr.splitlines() if "triptych" in line]
+    assert ours == []
+    assert done.returncode == 0, done.stderr
+
+
+def _exposure(unit: str) -> float:
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=yes", "--no-pager", UNITS / unit],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", done.stdout)
+    assert found, done.stderr
+    return float(found[1])
+
+
+@needs_systemd
+def test_exposure_is_as_the_security_page_says() -> None:
+    page = (DEPLOY.parent / "docs/security.md").read_text()
+    said = {
+        name: float(figure)
+        for name, figure in re.findall(r"\| `(triptych-\w+)\.service` \| ([0-9.]+) \|", page)
+    }
+    assert said == {
+        name: _exposure(f"{name}.service")
+        for name in ("triptych-image", "triptych-runtime", "triptych-streaming")
+    }
+
+
+def test_the_list_of_units_is_whole() -> None:
+    named = {*SERVICES, *SOCKETS, "triptych.slice", "triptych-streaming@.service"}
+    assert {unit.name for unit in UNITS.iterdir()} == named
+
+
+@pytest.mark.parametrize("service", sorted(path.name for path in UNITS.glob("*.service")))
+def test_each_service_is_restarted_watched_and_ordered(service: str) -> None:
+    text = (UNITS / service).read_text()
+    for line in (
+        "Type=notify",
+        "Restart=always",
+        "RestartPreventExitStatus=78",
+        "WatchdogSec=60s",
+        "OOMScoreAdjust=-999",
+        "Before=kubelet.service",
+        "Slice=triptych.slice",
+        "RuntimeDirectoryPreserve=yes",
+    ):
+        assert f"\n{line}\n" in text, line
+
+
+@pytest.mark.parametrize("service", ["triptych-runtime.service", "triptych-streaming.service"])
+def test_what_containers_would_inherit_is_not_set(service: str) -> None:
+    """Seccomp filters, capability bounds and umasks pass through the OCI runtime into containers."""
+    text = (UNITS / service).read_text()
+    inherited = (
+        "SystemCall",
+        "CapabilityBoundingSet",
+        "NoNewPrivileges",
+        "UMask",
+        "LockPersonality",
+        "Restrict",
+        "MemoryDenyWriteExecute",
+        "ProtectKernel",
+        "ProtectClock",
+        "PrivateDevices",
+    )
+    assert not re.findall(rf"^(?:{'|'.join(inherited)})\w*=(?!no)", text, re.MULTILINE)
+    assert "KillMode=process" in text
+
+
+def test_the_runtime_stays_in_the_mount_namespace_of_the_host() -> None:
+    text = (UNITS / "triptych-runtime.service").read_text()
+    separate = (
+        "Protect|Private|ReadWritePaths|ReadOnlyPaths|InaccessiblePaths|TemporaryFileSystem|Bind|Root|Mount"
+    )
+    assert not re.findall(rf"^(?:{separate})\w*=", text, re.MULTILINE)
+    assert "Delegate=yes" in text
