@@ -122,7 +122,7 @@ async def _node(daemon: Daemon[Settings], images: grpc.aio.Channel, streaming: g
         namespaces=namespaces,
         files=PodFiles(paths.state),
         init=PodInit(paths.state, pods),
-        network=Network(settings.network, paths.state),
+        network=Network(settings.network, paths.root),
         conmon=conmon,
         exits=ExitWatch(paths.exits, exited, clock.now),
         events=EventBus(),

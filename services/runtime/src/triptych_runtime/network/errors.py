@@ -62,6 +62,10 @@ class ResultInvalid(Internal):
     """A plugin's answer is not a result of the specification."""
 
 
+class RecordUnwritable(Internal):
+    """What is known of a pod's network could not be written to disk."""
+
+
 class AttachmentUnknown(NotFound):
     """The pod has no network of ours."""
 
@@ -87,6 +91,7 @@ __all__ = [
     "PluginMissing",
     "PluginTimeout",
     "PodCidrInvalid",
+    "RecordUnwritable",
     "ResultInvalid",
     "TeardownFailed",
 ]

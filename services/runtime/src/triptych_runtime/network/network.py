@@ -15,15 +15,20 @@ from triptych_runtime.locks import Locks
 from triptych_runtime.network import _arguments, _podcidr, _results, _versions
 from triptych_runtime.network._catalog import Catalog
 from triptych_runtime.network._chain import Chain, living
+from triptych_runtime.network._config import NetworkConfig
 from triptych_runtime.network._plugins import Plugins
 from triptych_runtime.network._records import Attachment, Phase, Record, Records
 from triptych_runtime.network._retries import Retries
 from triptych_runtime.network._turns import Turns
-from triptych_runtime.network.errors import AttachmentUnknown, TeardownFailed
+from triptych_runtime.network.errors import AttachmentUnknown, RecordUnwritable, TeardownFailed
 from triptych_runtime.network.model import NetworkResult, NetworkStatus, PodAttachment
 from triptych_runtime.network.settings import NetworkSettings
 
 log = logging.getLogger(__name__)
+
+_DISK_SECONDS = 30.0
+# How long a garbage collection waits for pods that are being attached, while others wait for it.
+_GC_PATIENCE = 10.0
 
 
 class Network:
@@ -98,7 +103,7 @@ class Network:
         )
         record = Record(phase=Phase.ADDING, pod=pod, attachments=attachments)
         try:
-            await asyncio.to_thread(self._records.put, record)
+            await self._write(record)
             for index, attachment in enumerate(attachments):
                 result = await self._chain.add(pod, attachment)
                 done = msgspec.structs.replace(attachment, result=result)
@@ -106,7 +111,7 @@ class Network:
                 record = msgspec.structs.replace(record, attachments=changed)
             summary = self._summary(record)
             record = msgspec.structs.replace(record, phase=Phase.ADDED)
-            await asyncio.to_thread(self._records.put, record)
+            await self._write(record)
         except BaseException:
             await self._abandon(record)
             raise
@@ -149,14 +154,27 @@ class Network:
     async def _undo(self, record: Record, netns: Path | None) -> None:
         """DEL of every attachment, the last first; forgets the pod when all succeeded."""
         record = msgspec.structs.replace(record, phase=Phase.DELETING)
-        await asyncio.to_thread(self._records.put, record)
+        try:
+            await self._write(record)
+        except RecordUnwritable as error:
+            # A full disk must not keep pods from ending; the older record leads to the same teardown.
+            log.warning("network record not updated", extra={"error": str(error)})
         failures: list[TriptychError] = []
-        alive = living(netns)
+        alive = living(netns or record.pod.netns)
         for attachment in reversed(record.attachments):
             failures += await self._chain.delete(record.pod, attachment, alive)
         if failures:
             raise TeardownFailed(record.pod.sandbox_id, [str(failure) for failure in failures])
-        await asyncio.to_thread(self._records.drop, record.pod.sandbox_id)
+        await shielded(asyncio.to_thread(self._records.drop, record.pod.sandbox_id), _DISK_SECONDS)
+
+    async def _write(self, record: Record) -> None:
+        """Write a record; shielded, so that a cancelled write cannot come after a later one."""
+        try:
+            await shielded(asyncio.to_thread(self._records.put, record), _DISK_SECONDS)
+        except OSError as error:
+            raise RecordUnwritable(
+                f"network record of pod sandbox {record.pod.sandbox_id}: {error}"
+            ) from error
 
     def _patience(self, record: Record) -> float:
         """How long all plugins of a pod may take together to detach it."""
@@ -191,17 +209,23 @@ class Network:
         for network in self._catalog.usable:
             if network.disable_gc or not _versions.at_least(network.version, "1.1.0"):
                 continue
-            async with self._turns.alone():
-                kept = [
-                    (sandbox_id, attachment.ifname)
-                    for sandbox_id, record in self._records.all().items()
-                    for attachment in record.attachments
-                    if attachment.config.name == network.name
-                ]
-                for failure in await self._chain.collect(network, kept):
-                    log.warning(
-                        "garbage collection failed", extra={"network": network.name, "error": str(failure)}
-                    )
+            try:
+                async with self._turns.alone(_GC_PATIENCE):
+                    await self._collect(network)
+            except TimeoutError:
+                log.warning(
+                    "no garbage collection: pods are being attached", extra={"network": network.name}
+                )
+
+    async def _collect(self, network: NetworkConfig) -> None:
+        kept = [
+            (sandbox_id, attachment.ifname)
+            for sandbox_id, record in self._records.all().items()
+            for attachment in record.attachments
+            if attachment.config.name == network.name
+        ]
+        for failure in await self._chain.collect(network, kept):
+            log.warning("garbage collection failed", extra={"network": network.name, "error": str(failure)})
 
     async def set_pod_cidr(self, cidr: str) -> None:
         """The node's pod subnets, one or several joined by commas; kept over restarts; "" changes nothing.

@@ -24,28 +24,28 @@ class NetworkSettings(Table):
 
     conf_dirs: tuple[str, ...] = setting(
         ("/etc/cni/net.d",),
-        "Directories of CNI configuration, the first ones first; files are taken in the order of their names.",
+        "Directories of CNI configuration, in order; the files of each are taken by name.",
     )
     bin_dirs: tuple[str, ...] = setting(
         ("/opt/cni/bin", "/usr/lib/cni"), "Directories of CNI plugins, the first ones first."
     )
     cache_dir: str = setting(
         "",
-        "Directory of what is known of attached pods, on disk, so that addresses are given back after a reboot; "
-        "empty means `ROOT/network`.",
+        "Directory of what is known of attached pods, on disk, so that addresses are given back after a "
+        "reboot; empty means `ROOT/network`.",
     )
     max_conf_num: Annotated[int, msgspec.Meta(ge=0)] = setting(
         1,
-        "How many networks a pod is attached to (`eth0`, `eth1`, ...), at most; 0 for all that are configured.",
+        "How many networks a pod is attached to at most (`eth0`, `eth1`, ...); 0 for all that there are.",
     )
     conf_template: str = setting(
         "",
-        "A CNI configuration list with `${POD_CIDR...}` in it that is used, once the kubelet told the pod CIDR, "
-        "while `conf_dirs` hold no configuration; see docs/network.md.",
+        "A CNI configuration list with `${POD_CIDR...}` in it that is used, once the kubelet told the pod "
+        "CIDR, while `conf_dirs` hold no configuration; see docs/network.md.",
     )
     ip_preference: IpPreference = setting(
         IpPreference.IPV4,
-        "Primary address of a pod with several: `ipv4` or `ipv6` first, or `cni`, as the plugins order them.",
+        "Primary address of a pod with several: `ipv4` or `ipv6` first, or `cni`: the plugins' order.",
     )
     setup_deadline: Seconds = setting(
         60.0, "Seconds that one plugin may take to attach a pod before it is killed.", reload=Reload.LIVE

@@ -1,0 +1,153 @@
+"""Running plugins (CNI specification, section 2): finding, executing, and understanding their errors."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from triptych_linux import process
+from triptych_linux.errors import ProcessTimeout
+from triptych_linux.process import Completed
+from triptych_service import span
+
+from triptych_runtime.network import _versions
+from triptych_runtime.network.errors import (
+    PluginBusy,
+    PluginFailed,
+    PluginMissing,
+    PluginTimeout,
+    ResultInvalid,
+)
+from triptych_runtime.network.settings import NetworkSettings
+
+_TRY_AGAIN = 11
+# Of the daemon's own life, no business of a plugin.
+_PRIVATE = ("NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_", "OTEL_", "TRIPTYCH_", "CNI_")
+_MAX_OUTPUT = 4 << 20
+
+_Stamp = tuple[str, int, int, int]
+
+
+class _Error(msgspec.Struct):
+    """The error result; older plugins leave fields out."""
+
+    code: int = 0
+    msg: str = ""
+    details: str = ""
+
+
+class _Version(msgspec.Struct, rename="camel"):
+    supported_versions: tuple[str, ...] = ()
+
+
+class Plugins:
+    """The plugins of this node."""
+
+    def __init__(self, settings: NetworkSettings) -> None:
+        self.settings = settings
+        limit = settings.parallel or max(8, 4 * (os.cpu_count() or 1))
+        self._free = asyncio.Semaphore(limit)
+        self._versions: dict[_Stamp, frozenset[str]] = {}
+        self._environment = {k: v for k, v in os.environ.items() if not k.startswith(_PRIVATE)}
+
+    def find(self, plugin: str) -> Path:
+        """The program of a plugin.
+
+        :raises PluginMissing: when no directory has it.
+        """
+        for directory in self.settings.bin_dirs:
+            path = Path(directory, plugin)
+            try:
+                mode = path.stat().st_mode
+            except OSError:
+                continue
+            if stat.S_ISREG(mode) and mode & 0o111:
+                return path
+        raise PluginMissing(plugin, self.settings.bin_dirs)
+
+    async def versions(self, plugin: str) -> frozenset[str]:
+        """The versions that a plugin speaks; asked once for each state of its program.
+
+        :raises PluginMissing, PluginFailed, PluginTimeout, ResultInvalid: when it cannot tell.
+        """
+        path = self.find(plugin)
+        found = path.stat()
+        stamp = (str(path), found.st_mtime_ns, found.st_size, found.st_ino)
+        if (known := self._versions.get(stamp)) is not None:
+            return known
+        deadline = self.settings.query_deadline
+        request = {"cniVersion": _versions.LATEST}
+        raw = await self.call("VERSION", plugin, request, {}, deadline=deadline)
+        try:
+            answer = msgspec.json.decode(raw, type=_Version)
+        except msgspec.DecodeError as error:
+            raise ResultInvalid(f"CNI plugin {plugin}: VERSION: {error}") from None
+        versions = frozenset(answer.supported_versions)
+        self._versions = {k: v for k, v in self._versions.items() if k[0] != stamp[0]} | {stamp: versions}
+        return versions
+
+    async def call(
+        self,
+        command: str,
+        plugin: str,
+        request: Mapping[str, Any],
+        environment: Mapping[str, str],
+        *,
+        deadline: float,
+    ) -> bytes:
+        """Execute a plugin and return what it prints.
+
+        :param command: "ADD", "DEL", ...
+        :param environment: CNI_* beside command and path.
+        :param deadline: seconds, from when its turn has come.
+        :raises PluginMissing: no such program.
+        :raises PluginTimeout: killed at the deadline.
+        :raises PluginFailed, PluginBusy: it answered with an error.
+        """
+        path = self.find(plugin)
+        env = {
+            **self._environment,
+            "CNI_PATH": os.pathsep.join(self.settings.bin_dirs),
+            **environment,
+            "CNI_COMMAND": command,
+        }
+        step = f"CNI plugin {plugin}: {command}"
+        network = str(request.get("name", ""))
+        async with self._free:
+            with span(f"cni.{command.lower()}", plugin=plugin, network=network):
+                try:
+                    done = await process.run(
+                        [path],
+                        deadline=deadline,
+                        step=step,
+                        stdin=msgspec.json.encode(request),
+                        env=env,
+                        cwd="/",
+                        check=False,
+                        max_output=_MAX_OUTPUT,
+                    )
+                except ProcessTimeout as error:
+                    raise PluginTimeout(error.message) from error
+                if done.returncode != 0:
+                    raise _failure(step, done)
+                return done.stdout
+
+
+def _failure(step: str, done: Completed) -> PluginFailed | PluginBusy:
+    """The error that a plugin tells on stdout, or whatever it said when that is no error result."""
+    try:
+        told = msgspec.json.decode(done.stdout, type=_Error)
+    except msgspec.DecodeError:
+        told = _Error()
+    if not told.msg:
+        output = (done.stderr or done.stdout).decode(errors="replace").strip()
+        return PluginFailed(step, f"{done.how}: {output[-2000:]}" if output else done.how, told.code)
+    text = f"{told.msg}: {told.details}" if told.details else told.msg
+    if told.code == _TRY_AGAIN:
+        return PluginBusy(f"{step}: {text}", hint="the plugin asks to be tried again later")
+    return PluginFailed(step, text, told.code)
