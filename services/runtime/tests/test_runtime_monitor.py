@@ -1,0 +1,125 @@
+"""conmon with real OCI runtimes: create, start, log, exit; and the exit watch."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from triptych_linux.pidfd import ProcessIdentity
+from triptych_runtime.errors import RuntimeFailed
+from triptych_runtime.model import new_id
+from triptych_runtime.monitor import Conmon, Exit, ExitWatch, MonitorPaths
+from triptych_runtime.ociruntime import OciRuntime
+from triptych_runtime.ociruntime.probe import refusal
+
+pytestmark = pytest.mark.integration
+
+_BUSYBOX = "/bin/busybox"
+
+
+async def nowhere(pid: int) -> None:
+    """Monitors of these tests stay in the test's own cgroup."""
+
+
+def bundle(path: Path, args: list[str]) -> None:
+    root = path / "rootfs"
+    for name in ("proc", "dev", "bin"):
+        (root / name).mkdir(parents=True)
+    shutil.copy(_BUSYBOX, root / "bin/busybox")
+    document = {
+        "ociVersion": "1.0.2",
+        "process": {"args": args, "cwd": "/", "user": {"uid": 0, "gid": 0}, "env": ["PATH=/bin"]},
+        "root": {"path": "rootfs"},
+        "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
+        "linux": {
+            "namespaces": [{"type": kind} for kind in ("pid", "mount", "ipc", "uts", "network")],
+            "cgroupsPath": f"/triptych-test/{path.name}",
+        },
+    }
+    (path / "config.json").write_text(json.dumps(document))
+
+
+@pytest.fixture(params=["crun", "runc"])
+async def runtime(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[OciRuntime]:
+    path = shutil.which(request.param)
+    assert path, f"install {request.param}"
+    found = OciRuntime(request.param, path, tmp_path / "oci")
+    problem = await refusal(found, "/triptych-test/probe", tmp_path / "probe")
+    if problem:
+        pytest.fail(f"{request.param} cannot run here: {problem}")
+    yield found
+    for name in found.known():
+        await found.delete(name)
+    for directory in Path("/sys/fs/cgroup").glob("*/triptych-test"):
+        for child in directory.iterdir():
+            if child.is_dir():
+                child.rmdir()
+        directory.rmdir()
+
+
+@pytest.mark.parametrize(
+    ("script", "code"), [("echo out; echo err >&2; exit 3", 3), ("kill -9 $$; sleep 9", 137)]
+)
+async def test_life(runtime: OciRuntime, tmp_path: Path, script: str, code: int) -> None:
+    identity = new_id()
+    paths = MonitorPaths(tmp_path / identity)
+    paths.bundle.mkdir()
+    # The init of a PID namespace ignores its own SIGKILL, so the one that is killed is a child.
+    bundle(paths.bundle, ["/bin/busybox", "sh", "-c", f"/bin/busybox sh -c '{script}'; exit $?"])
+    exits: asyncio.Queue[Exit] = asyncio.Queue()
+    watch = ExitWatch(tmp_path / "exits", exits.put_nowait, time.time_ns)
+    watch.start()
+    conmon = Conmon("/usr/bin/conmon", tmp_path / "exits", 20, "error", nowhere)
+    log = tmp_path / "c.log"
+    started = await conmon.create(
+        identity, "c", runtime, paths, log_path=str(log), terminal=False, stdin=False, stdin_once=False
+    )
+    assert os.path.exists(f"/proc/{started.monitor_pid}")
+    watch.add(identity, ProcessIdentity.of(started.pid))
+    await runtime.start(identity)
+    async with asyncio.timeout(10):
+        found = await exits.get()
+    assert (found.container_id, found.code) == (identity, code)
+    assert abs(found.finished_at - time.time_ns()) < 20e9
+    if code == 3:
+        lines = sorted(line.split(" ", 3)[1:] for line in log.read_text().splitlines())
+        assert lines == [["stderr", "F", "err"], ["stdout", "F", "out"]]
+    await runtime.delete(identity)
+    assert await runtime.state(identity) is None
+    await runtime.delete(identity)
+    watch.stop()
+
+
+async def test_a_missing_command_is_told(runtime: OciRuntime, tmp_path: Path) -> None:
+    identity = new_id()
+    paths = MonitorPaths(tmp_path / identity)
+    paths.bundle.mkdir()
+    bundle(paths.bundle, ["/no/such/command"])
+    (tmp_path / "exits").mkdir()
+    conmon = Conmon("/usr/bin/conmon", tmp_path / "exits", 20, "error", nowhere)
+    with pytest.raises(RuntimeFailed, match="/no/such/command"):
+        await conmon.create(
+            identity, "c", runtime, paths, log_path="", terminal=False, stdin=False, stdin_once=False
+        )
+
+
+async def test_an_exit_without_its_file_is_still_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("triptych_runtime.monitor.exits._FILE_GRACE", 0.05)
+    exits: asyncio.Queue[Exit] = asyncio.Queue()
+    watch = ExitWatch(tmp_path / "exits", exits.put_nowait, lambda: 42)
+    watch.start()
+    process = await asyncio.create_subprocess_exec("sleep", "60")
+    watch.add("lost", ProcessIdentity.of(process.pid))
+    assert watch.signal("lost", 9)
+    await process.wait()
+    async with asyncio.timeout(5):
+        assert await exits.get() == Exit("lost", None, 42)
+    watch.stop()

@@ -1,0 +1,113 @@
+"""Records on disk and in memory."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import msgspec
+import pytest
+from runtime.v1 import api_pb2
+from triptych_runtime.errors import AmbiguousId, ContainerNotFound, EmptyId, SandboxNotFound
+from triptych_runtime.model import ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord, User
+from triptych_runtime.store import Database, State
+
+
+def sandbox(identity: str, phase: SandboxPhase = SandboxPhase.READY) -> SandboxRecord:
+    config = api_pb2.PodSandboxConfig(hostname="h", labels={"a": "b"})
+    config.metadata.name, config.metadata.uid = "pod-" + identity, "u"
+    return SandboxRecord(
+        id=identity, phase=phase, config=config, handler="", created_at=5, namespaces={"net": "/x"}
+    )
+
+
+def container(identity: str, owner: str, phase: ContainerPhase = ContainerPhase.CREATED) -> ContainerRecord:
+    config = api_pb2.ContainerConfig()
+    config.metadata.name = "c-" + identity
+    config.envs.add(key="K", value=b"\xff\xfe")
+    mount = api_pb2.Mount(container_path="/a", host_path="/b")
+    return ContainerRecord(
+        id=identity,
+        sandbox_id=owner,
+        phase=phase,
+        config=config,
+        handler="crun",
+        created_at=6,
+        user=User(1, 2, (3,)),
+        mounts=(mount,),
+        resources=api_pb2.LinuxContainerResources(cpu_shares=7),
+    )
+
+
+async def test_round_trip(tmp_path: Path) -> None:
+    database = Database(tmp_path / "state.db")
+    assert (await database.open()).sandboxes == []
+    state = State(database)
+    pod, one = sandbox("1" * 64), container("2" * 64, "1" * 64)
+    await state.save(pod)
+    await state.save(one)
+    await state.save(msgspec.structs.replace(one, exit_code=3))
+    await database.set_meta("boot_id", "b")
+    await database.close()
+
+    again = Database(tmp_path / "state.db")
+    snapshot = await again.open()
+    await again.close()
+    assert snapshot.boot_id == "b"
+    assert snapshot.sandboxes == [pod]
+    assert snapshot.containers == [msgspec.structs.replace(one, exit_code=3)]
+    assert snapshot.containers[0].config.envs[0].value == b"\xff\xfe"
+
+
+async def test_look_up(tmp_path: Path) -> None:
+    database = Database(tmp_path / "state.db")
+    await database.open()
+    state = State(database)
+    pods = [sandbox("aa" + "0" * 62), sandbox("ab" + "0" * 62), sandbox("c" * 64, SandboxPhase.CREATING)]
+    one = container("d" * 64, pods[0].id)
+    for record in (*pods, one):
+        await state.save(record)
+    assert state.sandbox("aa") is pods[0]
+    with pytest.raises(AmbiguousId):
+        state.sandbox("a")
+    with pytest.raises(SandboxNotFound):
+        state.sandbox("c" * 64)
+    with pytest.raises(EmptyId):
+        state.container("")
+    assert state.containers_of(pods[0].id) == [one]
+    assert state.by_key(one.key) == one.id
+    await state.delete(one)
+    assert state.containers_of(pods[0].id) == []
+    assert state.by_key(one.key) is None
+    with pytest.raises(ContainerNotFound):
+        state.container("d")
+    assert [s.id for s in state.visible_sandboxes()] == [pods[0].id, pods[1].id]
+    await database.close()
+
+
+async def test_a_damaged_record_is_quarantined(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    database = Database(path)
+    await database.open()
+    await database.save(sandbox("1" * 64))
+    await database.close()
+    with sqlite3.connect(path) as raw:
+        raw.execute("INSERT INTO sandboxes VALUES ('bad', x'00')")
+    raw.close()
+    database = Database(path)
+    snapshot = await database.open()
+    await database.close()
+    assert [s.id for s in snapshot.sandboxes] == ["1" * 64]
+    with sqlite3.connect(path) as raw:
+        assert raw.execute("SELECT kind, id FROM quarantine").fetchall() == [("sandboxes", "bad")]
+    raw.close()
+
+
+async def test_a_damaged_file_is_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    path.write_bytes(b"this is no database" * 500)
+    database = Database(path)
+    assert (await database.open()).containers == []
+    await database.save(sandbox("1" * 64))
+    await database.close()
+    assert len(list(tmp_path.glob("state.damaged-*"))) == 1
