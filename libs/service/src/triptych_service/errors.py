@@ -30,3 +30,7 @@ class SocketInUse(AlreadyExists):
 
 class SocketUnusable(FailedPrecondition):
     """The socket path cannot be bound: not a socket, too long, or its directory cannot be made."""
+
+
+class EndpointUnusable(FailedPrecondition):
+    """The address of the metrics endpoint cannot be served."""

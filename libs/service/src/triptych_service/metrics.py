@@ -97,6 +97,11 @@ class Metrics:
         return self._add(Gauge(name, help, unit, read))
 
     @property
+    def recording(self) -> bool:
+        """Whether anybody looks; guards work done for a metric alone."""
+        return self._meter is not None
+
+    @property
     def instruments(self) -> Sequence[Counter | Histogram | Gauge]:
         """All that were declared; documentation is made from it."""
         return tuple(self._instruments.values())

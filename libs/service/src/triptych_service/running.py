@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import logging
 import signal
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Generic, NoReturn, TypeVar
 
 import grpc.aio
 from triptych_errors import TriptychError
 
-from triptych_service import health, logs, sockets
+from triptych_service import adoption, health, logs, memory, sockets, telemetry
 from triptych_service.config import Loaded, load
 from triptych_service.daemon import Daemon, Definition
 from triptych_service.errors import ConfigError
 from triptych_service.interceptors import ServerInterceptor
+from triptych_service.loop import loop_metrics
 from triptych_service.metrics import Metrics
 from triptych_service.notify import Notifier
 from triptych_service.reload import changes, merge, report
@@ -51,6 +53,7 @@ def main(definition: Definition[S], argv: list[str]) -> int:
         files = ", ".join(map(str, loaded.files)) or "nothing"
         sys.stdout.write(f"{definition.name}: the configuration is valid; read: {files}\n")
         return 0
+    memory.limit_arenas()
     logs.setup(definition.name, loaded.settings.log)
     runner = _Runner(definition, loaded.settings, options)
     try:
@@ -123,15 +126,16 @@ class _Runner(Generic[S]):
         """
         settings, definition = self._settings, self._definition
         self._apply_log_level(settings)
-        passed = sockets.listen_fds()
         socket = sockets.SocketPath(settings.socket or definition.socket_default)
-        socket.claim()
+        passed = sockets.listen_fds()
+        activated = adoption.choose(passed, socket.path)
+        descriptor = passed.pop(activated) if activated else None
+        socket.claim(activated=activated is not None)
         try:
             interceptor = ServerInterceptor(self._stopping)
             interceptor.endless.update(health.ENDLESS)
-            server = _server(settings, interceptor)
-            statuses = health.Health()
-            async with Tasks() as tasks:
+            server, metrics, statuses = _server(settings, interceptor), Metrics(), health.Health()
+            async with Tasks() as tasks, _telemetry(definition, settings, metrics, tasks, interceptor):
                 daemon = Daemon(
                     definition,
                     settings,
@@ -139,7 +143,7 @@ class _Runner(Generic[S]):
                     tasks,
                     statuses,
                     interceptor,
-                    Metrics(),
+                    metrics,
                     passed,
                     self._stopping,
                 )
@@ -148,28 +152,35 @@ class _Runner(Generic[S]):
                 tasks.create_task(self._reloads(daemon), name="reloads")
                 if self._notify.watchdog_seconds:
                     tasks.create_task(self._watchdog(self._notify.watchdog_seconds), name="watchdog")
-                await self._serve(daemon, socket)
+                try:
+                    await self._serve(daemon, socket, descriptor)
+                finally:
+                    await tasks.end()
         finally:
             socket.release()
 
-    async def _serve(self, daemon: Daemon[S], socket: sockets.SocketPath) -> None:
+    async def _serve(self, daemon: Daemon[S], socket: sockets.SocketPath, descriptor: int | None) -> None:
         async with self._definition.start(daemon):
-            socket.bind(daemon.server.add_insecure_port)
+            if descriptor is None:
+                socket.bind(daemon.server.add_insecure_port)
+            else:
+                socket.bind_passed(daemon.server.add_insecure_port, descriptor)
             await daemon.server.start()
-            await daemon.health.set_all(serving=True)
-            # What start-up made lives as long as the daemon: collections need not look at it again.
-            gc.collect()
-            gc.freeze()
-            self._notify.ready(f"serving on {socket.path}")
-            log.info("serving", extra={"socket": str(socket.path), "version": daemon.version})
             try:
+                await daemon.health.set_all(serving=True)
+                memory.settle()
+                self._notify.ready(f"serving on {socket.path}")
+                log.info("serving", extra={"socket": str(socket.path), "version": daemon.version})
                 await self._stopping.wait()
                 self._notify.stopping("finishing what is in flight")
                 log.info("stopping", extra={"grace": daemon.settings.grace_seconds})
                 await daemon.health.set_all(serving=False)
             finally:
+                self._stopping.set()
+                socket.before_stop()
                 await daemon.server.stop(daemon.settings.grace_seconds)
                 await daemon.tasks.end()
+        log.info("stopped")
 
     def _handle_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -210,6 +221,31 @@ class _Runner(Generic[S]):
         logs.set_levels(settings.log)
         if self._options.log_level:
             logging.getLogger().setLevel(LogLevel(self._options.log_level).name)
+
+
+@asynccontextmanager
+async def _telemetry(
+    definition: Definition[S],
+    settings: ServiceSettings,
+    metrics: Metrics,
+    tasks: Tasks,
+    interceptor: ServerInterceptor,
+) -> AsyncIterator[None]:
+    """Spans and metrics for the time of the context; nothing is imported or started when both are off."""
+    turned_on = telemetry.start(definition.name, definition.version, settings, metrics)
+    try:
+        if metrics.recording:
+            tasks.create_task(loop_metrics(metrics, interceptor), name="loop lag")
+        if turned_on.registry is None:
+            yield
+            return
+        from triptych_service import endpoint
+
+        async with endpoint.serve(settings.metrics.address, turned_on.registry) as address:
+            log.info("serving metrics", extra={"address": address})
+            yield
+    finally:
+        await asyncio.to_thread(turned_on.shutdown)
 
 
 def _server(settings: ServiceSettings, interceptor: ServerInterceptor) -> grpc.aio.Server:

@@ -17,6 +17,7 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+from triptych_service import adoption
 from triptych_service.errors import SocketInUse, SocketUnusable
 
 _LONGEST = 107
@@ -34,14 +35,18 @@ class SocketPath:
         self.path = Path(path)
         self._lock: int | None = None
         self._inode: tuple[int, int] | None = None
+        self._adopted: adoption.Adopted | None = None
 
     @property
     def private(self) -> Path:
         """The name that the server binds before it is published."""
         return self.path.with_name(f".{self.path.name}.{os.getpid()}")
 
-    def claim(self) -> None:
-        """Take the path, or refuse when somebody serves it."""
+    def claim(self, *, activated: bool = False) -> None:
+        """Take the path, or refuse when somebody serves it.
+
+        :param activated: the service manager listens on the path and passed its socket on.
+        """
         if len(os.fsencode(self.private)) > _LONGEST:
             longest = _LONGEST - (len(os.fsencode(self.private)) - len(os.fsencode(self.path)))
             raise SocketUnusable(f"socket path {self.path} is too long: at most {longest} bytes")
@@ -50,6 +55,8 @@ class SocketPath:
         except OSError as error:
             raise SocketUnusable(f"socket directory {self.path.parent}: {error.strerror}") from None
         self._take_lock()
+        if activated:
+            return
         try:
             self._refuse_live()
         except BaseException:
@@ -88,9 +95,27 @@ class SocketPath:
 
     def bind(self, add_port: Callable[[str], int]) -> None:
         """Let `add_port` (of a gRPC server) bind, closed to others from its first moment, and publish it."""
+        private = self._bind_private(add_port)
+        found = private.lstat()
+        self._inode = (found.st_dev, found.st_ino)
+        private.rename(self.path)
+
+    def bind_passed(self, add_port: Callable[[str], int], descriptor: int) -> None:
+        """Let the gRPC server serve the listening socket that the service manager passed."""
+        private = self._bind_private(add_port)
+        try:
+            self._adopted = adoption.adopt(descriptor, private)
+        finally:
+            private.unlink(missing_ok=True)
+
+    def before_stop(self) -> None:
+        """Call before the gRPC server stops: a passed socket goes on listening for the next daemon."""
+        if self._adopted is not None:
+            self._adopted.give_back()
+
+    def _bind_private(self, add_port: Callable[[str], int]) -> Path:
         private = self.private
-        with contextlib.suppress(FileNotFoundError):
-            private.unlink()
+        private.unlink(missing_ok=True)
         before = os.umask(0o177)
         try:
             bound = add_port(f"unix:{private}")
@@ -100,9 +125,7 @@ class SocketPath:
             os.umask(before)
         if not bound:
             raise SocketUnusable(f"socket {self.path} cannot be bound")
-        found = private.lstat()
-        self._inode = (found.st_dev, found.st_ino)
-        private.rename(self.path)
+        return private
 
     def release(self) -> None:
         """Remove the socket if it is still this one, and let the lock go."""

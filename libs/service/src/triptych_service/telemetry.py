@@ -1,0 +1,168 @@
+"""Turns spans and metrics on, as `[telemetry]`, `[metrics]` and the standard OTEL_* variables say.
+
+The variables win over the file, as an operator expects of the environment. OpenTelemetry is imported only
+once something is to be recorded.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from triptych_service import tracing
+from triptych_service.metrics import Metrics
+from triptych_service.settings import ServiceSettings, TelemetrySettings
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.metrics.export import MetricReader
+    from opentelemetry.sdk.resources import Resource
+    from prometheus_client import CollectorRegistry
+
+log = logging.getLogger(__name__)
+
+Environment = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be recorded."""
+
+    traces: bool
+    otlp_metrics: bool
+    prometheus: bool
+
+    @property
+    def nothing(self) -> bool:
+        return not (self.traces or self.otlp_metrics or self.prometheus)
+
+
+def wanted(settings: ServiceSettings, environment: Environment = os.environ) -> Wanted:
+    """Decide from settings and OTEL_* variables what to record."""
+    telemetry = settings.telemetry
+    disabled = environment.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    metrics_exporter = environment.get("OTEL_METRICS_EXPORTER", "otlp" if telemetry.metrics else "none")
+    return Wanted(
+        traces=not disabled and _exports(environment, telemetry, "TRACES", "otlp"),
+        otlp_metrics=not disabled and _exports(environment, telemetry, "METRICS", metrics_exporter),
+        prometheus=bool(settings.metrics.address),
+    )
+
+
+def _exports(environment: Environment, telemetry: TelemetrySettings, signal: str, exporter: str) -> bool:
+    endpoints = (
+        environment.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"),
+        environment.get("OTEL_EXPORTER_OTLP_ENDPOINT"),
+        telemetry.endpoint,
+    )
+    return any(endpoints) and environment.get(f"OTEL_{signal}_EXPORTER", exporter) == "otlp"
+
+
+@dataclass(slots=True)
+class Telemetry:
+    """What was turned on; `shutdown` sends what is still held back.
+
+    :param registry: what the Prometheus endpoint shows, when that is on.
+    """
+
+    registry: CollectorRegistry | None = None
+    _providers: list[Any] = field(default_factory=list)
+
+    def shutdown(self) -> None:
+        """Flush and stop; blocks for as long as the exporters need, so call it in a thread."""
+        tracing.install(None)
+        for provider in self._providers:
+            provider.shutdown()
+        self._providers.clear()
+
+
+def start(name: str, version: str, settings: ServiceSettings, metrics: Metrics) -> Telemetry:
+    """Turn on what `wanted` says."""
+    telemetry = Telemetry()
+    wants = wanted(settings)
+    if wants.nothing:
+        return telemetry
+    resource = _resource(name, version, settings.telemetry)
+    if wants.traces:
+        _start_traces(telemetry, resource, settings.telemetry)
+    readers: list[MetricReader] = []
+    if wants.otlp_metrics:
+        readers.append(_otlp_reader(settings.telemetry))
+    if wants.prometheus:
+        readers.append(_prometheus_reader(telemetry))
+    if readers:
+        _start_metrics(telemetry, resource, readers, metrics)
+    return telemetry
+
+
+def _resource(name: str, version: str, settings: TelemetrySettings) -> Resource:
+    from opentelemetry.sdk.resources import Resource
+
+    attributes: dict[str, str] = {
+        "service.namespace": "triptych",
+        "service.version": version,
+        "host.name": os.uname().nodename,
+        **settings.resource,
+    }
+    if "OTEL_SERVICE_NAME" not in os.environ:
+        attributes["service.name"] = name
+    return Resource.create(attributes)
+
+
+def _start_traces(telemetry: Telemetry, resource: Resource, settings: TelemetrySettings) -> None:
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
+
+    sampler = None if "OTEL_TRACES_SAMPLER" in os.environ else ParentBasedTraceIdRatio(settings.sample_ratio)
+    provider = TracerProvider(sampler=sampler, resource=resource, shutdown_on_exit=False)
+    exporter = OTLPSpanExporter(**_exporter_arguments(settings, "TRACES"))
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    telemetry._providers.append(provider)
+    tracing.install(provider.get_tracer("triptych"))
+    log.info("recording traces", extra={"endpoint": settings.endpoint or "OTEL_EXPORTER_OTLP_ENDPOINT"})
+
+
+def _exporter_arguments(settings: TelemetrySettings, signal: str) -> dict[str, Any]:
+    """What the exporter is told by us; what OTEL_* variables name is left to it."""
+    arguments: dict[str, Any] = {}
+    names = (f"OTEL_EXPORTER_OTLP_{signal}_", "OTEL_EXPORTER_OTLP_")
+    if not any(os.environ.get(name + "ENDPOINT") for name in names):
+        arguments["endpoint"] = settings.endpoint
+        arguments["insecure"] = not settings.endpoint.startswith("https://")
+    if settings.headers and not any(os.environ.get(name + "HEADERS") for name in names):
+        arguments["headers"] = dict(settings.headers)
+    return arguments
+
+
+def _otlp_reader(settings: TelemetrySettings) -> MetricReader:
+    from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+
+    exporter = OTLPMetricExporter(**_exporter_arguments(settings, "METRICS"))
+    interval = None
+    if "OTEL_METRIC_EXPORT_INTERVAL" not in os.environ:
+        interval = settings.metrics_interval_seconds * 1000
+    return PeriodicExportingMetricReader(exporter, export_interval_millis=interval)
+
+
+def _prometheus_reader(telemetry: Telemetry) -> MetricReader:
+    from opentelemetry.exporter.prometheus import PrometheusMetricReader
+    from prometheus_client import CollectorRegistry, ProcessCollector
+
+    telemetry.registry = CollectorRegistry()
+    ProcessCollector(registry=telemetry.registry)
+    return PrometheusMetricReader(scope_info_enabled=False, registry=telemetry.registry)
+
+
+def _start_metrics(
+    telemetry: Telemetry, resource: Resource, readers: list[MetricReader], metrics: Metrics
+) -> None:
+    from opentelemetry.sdk.metrics import MeterProvider
+
+    provider = MeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=False)
+    telemetry._providers.append(provider)
+    metrics.attach(provider.get_meter("triptych"))
