@@ -19,7 +19,9 @@ from triptych_runtime.spec.inputs import (
     SandboxContext,
     StopSignal,
 )
+from triptych_runtime.spec.resources import build as build_resources
 from triptych_runtime.spec.rootfs import RootfsView
+from triptych_runtime.spec.sysctls import pod_sysctls
 from triptych_runtime.spec.validate import validate_container, validate_resources, validate_sandbox
 
 __all__ = [
@@ -40,7 +42,9 @@ __all__ = [
     "StopSignal",
     "build_container_spec",
     "build_exec_process",
+    "build_resources",
     "encode",
+    "pod_sysctls",
     "validate_container",
     "validate_resources",
     "validate_sandbox",

@@ -9,7 +9,6 @@ import msgspec
 from runtime.v1 import api_pb2
 
 from triptych_runtime.spec import (
-    annotations,
     apparmor,
     capabilities,
     cdi,
@@ -25,12 +24,14 @@ from triptych_runtime.spec import (
     signals,
     users,
 )
+from triptych_runtime.spec.annotations import build as build_annotations
 from triptych_runtime.spec.facts import HandlerFeatures, HostFacts
 from triptych_runtime.spec.inputs import (
     BundleFile,
     ContainerInputs,
     ContainerSpec,
     Document,
+    Relabel,
     ResolvedUser,
     SandboxContext,
 )
@@ -62,7 +63,7 @@ def build_container_spec(
         "root": {"path": str(inputs.rootfs), "readonly": context.readonly_rootfs},
         "mounts": made.entries,
         "linux": _linux(host, handler, sandbox, inputs, running["capabilities"]["bounding"]),
-        "annotations": annotations.build(sandbox, inputs),
+        "annotations": build_annotations(sandbox, inputs),
     }
     if made.rootfs_propagation:
         document["linux"]["rootfsPropagation"] = made.rootfs_propagation
@@ -71,9 +72,10 @@ def build_container_spec(
     wanted = cdi.requested(config)
     if wanted:
         cdi_edits.apply(document, cdi.Registry.load(inputs.cdi_dirs).edits(wanted))
-    files: tuple[BundleFile, ...] = ()
+    files: list[BundleFile] = []
     if raw:
-        files = (launcher.install(document, raw, inputs.bundle, host.machine),)
+        files.append(launcher.install(document, raw, inputs.bundle, host.machine))
+        made.relabels += [Relabel(file.path, labels.mount) for file in files if labels.mount]
     return ContainerSpec(
         document=document,
         user=_user_of(running),
@@ -83,7 +85,7 @@ def build_container_spec(
         anonymous_volumes=tuple(made.volumes),
         relabels=tuple(made.relabels),
         idmapped=tuple(made.idmapped),
-        files=files,
+        files=tuple(files),
     )
 
 
@@ -123,8 +125,7 @@ def _process(
     process_label: str,
 ) -> tuple[Document, list[bytes]]:
     config, context = inputs.config, inputs.security
-    host_network = sandbox.namespaces.uts is None
-    hostname = sandbox.hostname or sandbox.config.hostname or (host.hostname if host_network else "")
+    hostname = sandbox.hostname or sandbox.config.hostname or host.hostname
     env = process.environment(config, inputs.image, hostname)
     document: Document = {
         "terminal": config.tty,

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-
 from triptych_errors import Internal
+
 from triptych_runtime.spec.capabilities import names_of_mask
 
 DEFAULT_SECCOMP: Final = Path("/usr/share/containers/seccomp.json")
@@ -81,7 +81,7 @@ class HostFacts:
             hugetlb_controller=_has_hugetlb(version),
             swap_controller=_has_swap(version),
             seccomp_profile=seccomp_profile or DEFAULT_SECCOMP,
-            seccomp_harden=seccomp_profile is None,
+            seccomp_harden=seccomp_profile in (None, DEFAULT_SECCOMP),
             cgroup_mount_options=_cgroup_mount_options() if version is CgroupVersion.V2 else (),
             hostname=uname.nodename,
         )

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from runtime.v1 import api_pb2
 from triptych_oci import ContainerConfig as ImageSettings
+
 from triptych_runtime.spec.rootfs import RootfsView
 
 Document: TypeAlias = dict[str, Any]

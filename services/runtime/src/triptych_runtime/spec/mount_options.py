@@ -1,0 +1,56 @@
+"""Mount.mount_options (KEP-5855): flags of a bind mount that a request may add."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from triptych_errors import FailedPrecondition, InvalidArgument
+
+# Options that say the same thing in different ways: the last one wins, two in one request contradict.
+# The recursive forms (runtime-spec, config.md#linux-mount-options) also reach what is mounted below.
+_FAMILIES: Final = (
+    ("noexec", "exec"),
+    ("nosuid", "suid"),
+    ("nodev", "dev"),
+    ("nosymfollow", "symfollow"),
+    ("nodiratime", "diratime"),
+    ("noatime", "relatime", "strictatime"),
+    ("rnoexec", "rexec"),
+    ("rnosuid", "rsuid"),
+    ("rnodev", "rdev"),
+    ("rnosymfollow", "rsymfollow"),
+    ("rnodiratime", "rdiratime"),
+    ("rnoatime", "rrelatime", "rstrictatime"),
+)
+_FAMILY: Final = {option: family for family in _FAMILIES for option in family}
+# Every OCI runtime of the last years knows these, told or not.
+_UNIVERSAL: Final = frozenset(("noexec", "exec", "nosuid", "suid", "nodev", "dev"))
+ALLOWED: Final = frozenset(_FAMILY)
+
+
+def check(options: Iterable[str], where: str, known: frozenset[str]) -> None:
+    """Refuse what is no such flag: read-only, propagation and ID mappings have fields of their own.
+
+    :param known: the options that the handler tells it knows; empty when it does not tell.
+    :raises InvalidArgument: naming `where` and the option.
+    :raises FailedPrecondition: when the handler does not know it.
+    """
+    seen: dict[tuple[str, ...], str] = {}
+    for option in options:
+        family = _FAMILY.get(option)
+        if family is None:
+            raise InvalidArgument(
+                f"{where}: mount_options: {option!r} is none of {', '.join(sorted(ALLOWED))}"
+            )
+        if seen.setdefault(family, option) != option:
+            raise InvalidArgument(f"{where}: mount_options: {seen[family]} and {option} contradict")
+        if option not in _UNIVERSAL and known and option not in known:
+            raise FailedPrecondition(f"{where}: mount_options: the runtime handler does not know {option}")
+
+
+def merge(base: list[str], options: Iterable[str]) -> list[str]:
+    """`base` without what `options` contradict, then `options`, each once."""
+    wanted = list(dict.fromkeys(options))
+    families = {_FAMILY[option] for option in wanted}
+    return [option for option in base if _FAMILY.get(option) not in families] + wanted

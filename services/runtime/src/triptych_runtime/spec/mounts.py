@@ -1,0 +1,311 @@
+"""Mounts of a container: the default file systems, the pod's files, and those of the request."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from runtime.v1 import api_pb2
+from triptych_errors import FailedPrecondition, InvalidArgument
+from triptych_linux.mounts import MountEntry, mount_of
+
+from triptych_runtime.spec import mount_options
+from triptych_runtime.spec.facts import HandlerFeatures, HostFacts
+from triptych_runtime.spec.inputs import (
+    AnonymousVolume,
+    ContainerInputs,
+    IdmappedMount,
+    Relabel,
+    SandboxContext,
+)
+from triptych_runtime.spec.namespaces import has_cgroup_namespace, id_mappings
+
+_DEVPTS_GID: Final = 5
+
+
+@dataclass(slots=True)
+class Mounts:
+    """`mounts` and `linux.rootfsPropagation` in the making, and what they need on the host."""
+
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    rootfs_propagation: str = ""
+    directories: list[Path] = field(default_factory=list)
+    relabels: list[Relabel] = field(default_factory=list)
+    idmapped: list[IdmappedMount] = field(default_factory=list)
+    volumes: list[AnonymousVolume] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Bind:
+    """A bind mount to make: the request's message, where it comes from, and whether that is the daemon's."""
+
+    mount: api_pb2.Mount
+    source: str
+    image: bool = False
+    volume: bool = False
+
+    @property
+    def destination(self) -> str:
+        return clean(self.mount.container_path)
+
+
+def build(
+    host: HostFacts,
+    handler: HandlerFeatures,
+    sandbox: SandboxContext,
+    inputs: ContainerInputs,
+    mount_label: str,
+    *,
+    find_mount: Callable[[str], MountEntry] = mount_of,
+) -> Mounts:
+    """All mounts, in the order in which they are to be made: fewer path components first.
+
+    A mount of the request takes the place of a default one with the same destination, and of everything
+    below /dev when it covers /dev. A host path that does not exist becomes a directory, as with peers.
+
+    :param find_mount: tells the mount that a host path lies on; only called for shared propagation.
+    :raises InvalidArgument: naming the container path.
+    :raises FailedPrecondition: when the handler lacks what a mount needs.
+    """
+    result = Mounts()
+    binds = _request_binds(inputs)
+    taken = {bind.destination for bind in binds}
+    pod_binds = [bind for bind in _pod_binds(sandbox, inputs) if bind.destination not in taken]
+    volume_binds = _volume_binds(inputs, taken, result)
+    binds = sorted([*binds, *volume_binds, *pod_binds], key=lambda bind: bind.destination.count("/"))
+    taken = {bind.destination for bind in binds}
+    for entry in _defaults(host, sandbox, inputs):
+        destination = entry["destination"]
+        if destination in taken or ("/dev" in taken and destination.startswith("/dev/")):
+            continue
+        result.entries.append(entry)
+    for bind in binds:
+        _add(bind, result, handler, sandbox, inputs, mount_label, find_mount)
+    return result
+
+
+def clean(path: str) -> str:
+    """An absolute container path without "." and "..", as runtimes see it."""
+    return posixpath.normpath("/" + path.lstrip("/"))
+
+
+def validate(mounts: Iterable[api_pb2.Mount], handler: HandlerFeatures) -> None:
+    """The checks that need no host.
+
+    :raises InvalidArgument: naming the container path.
+    :raises FailedPrecondition: when the handler lacks what a mount needs.
+    """
+    for mount in mounts:
+        where = f"mounts: {mount.container_path or mount.host_path!r}"
+        if not mount.container_path:
+            raise InvalidArgument(f"{where}: container_path is empty")
+        if clean(mount.container_path) == "/":
+            raise InvalidArgument(f"{where}: container_path is the root of the container")
+        _validate_source(mount, where)
+        _validate_flags(mount, where, handler)
+        mount_options.check(mount.mount_options, where, handler.mount_options)
+
+
+def _validate_source(mount: api_pb2.Mount, where: str) -> None:
+    if "\0" in mount.container_path or "\0" in mount.host_path:
+        raise InvalidArgument(f"{where}: a path holds a NUL byte")
+    if not is_image(mount):
+        if not mount.host_path.startswith("/"):
+            raise InvalidArgument(f"{where}: host_path {mount.host_path!r} is not an absolute path")
+        if mount.image_sub_path:
+            raise InvalidArgument(f"{where}: image_sub_path is set without image")
+        return
+    if mount.host_path:
+        raise InvalidArgument(f"{where}: both image and host_path are set")
+    if mount.propagation != api_pb2.PROPAGATION_PRIVATE:
+        raise InvalidArgument(f"{where}: an image volume's propagation must be private")
+
+
+def _validate_flags(mount: api_pb2.Mount, where: str, handler: HandlerFeatures) -> None:
+    if mount.propagation not in api_pb2.MountPropagation.values():
+        raise InvalidArgument(f"{where}: propagation {int(mount.propagation)} is unknown")
+    if mount.recursive_read_only:
+        if not mount.readonly:
+            raise InvalidArgument(f"{where}: recursive_read_only is set on a mount that is not readonly")
+        if mount.propagation != api_pb2.PROPAGATION_PRIVATE:
+            raise InvalidArgument(f"{where}: recursive_read_only needs private propagation")
+        if not handler.recursive_read_only:
+            # The kubelet turns this word of cri-api (pkg/errors) into the reason that it shows.
+            raise FailedPrecondition(
+                f"RROUnsupported: {where}: runtime {handler.name} has no recursive read-only mounts"
+            )
+    if bool(mount.uidMappings) != bool(mount.gidMappings):
+        raise InvalidArgument(f"{where}: uidMappings and gidMappings need one another")
+
+
+def is_image(mount: api_pb2.Mount) -> bool:
+    """Whether a mount of the request is an image volume."""
+    return mount.HasField("image") and bool(mount.image.image or mount.image.image_ref)
+
+
+def _request_binds(inputs: ContainerInputs) -> list[_Bind]:
+    binds: list[_Bind] = []
+    for index, mount in enumerate(inputs.config.mounts):
+        if is_image(mount):
+            binds.append(_Bind(mount, str(inputs.image_volumes[index]), image=True))
+        else:
+            binds.append(_Bind(mount, os.path.realpath(mount.host_path)))
+    return binds
+
+
+def _pod_binds(sandbox: SandboxContext, inputs: ContainerInputs) -> list[_Bind]:
+    readonly = inputs.security.readonly_rootfs
+    relabel = bool(sandbox.mount_label)
+    binds: list[_Bind] = []
+    for destination, source in (
+        ("/etc/hostname", sandbox.hostname_file),
+        ("/etc/hosts", sandbox.hosts),
+        ("/etc/resolv.conf", sandbox.resolv_conf),
+    ):
+        if source is not None and source.exists():
+            mount = api_pb2.Mount(
+                container_path=destination,
+                host_path=str(source),
+                readonly=readonly,
+                selinux_relabel=relabel,
+            )
+            binds.append(_Bind(mount, str(source)))
+    host_ipc = sandbox.security.namespace_options.ipc == api_pb2.NODE
+    shm = Path("/dev/shm") if host_ipc else sandbox.shm
+    if shm is not None:
+        mount = api_pb2.Mount(
+            container_path="/dev/shm", host_path=str(shm), selinux_relabel=relabel and not host_ipc
+        )
+        binds.append(_Bind(mount, str(shm)))
+    return binds
+
+
+def _volume_binds(inputs: ContainerInputs, taken: set[str], result: Mounts) -> list[_Bind]:
+    """Volumes of the image config that no mount of the request covers: anonymous directories."""
+    binds: list[_Bind] = []
+    for index, path in enumerate(sorted(inputs.image.volumes or {})):
+        destination = clean(path)
+        if destination in taken or destination == "/":
+            continue
+        source = inputs.volumes / str(index)
+        result.volumes.append(AnonymousVolume(source, destination))
+        mount = api_pb2.Mount(container_path=destination, host_path=str(source), selinux_relabel=True)
+        binds.append(_Bind(mount, str(source), volume=True))
+    return binds
+
+
+def _defaults(host: HostFacts, sandbox: SandboxContext, inputs: ContainerInputs) -> list[dict[str, Any]]:
+    privileged = inputs.security.privileged
+    access = "rw" if privileged else "ro"
+    pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]
+    if _maps_gid(sandbox, _DEVPTS_GID):
+        pts.append(f"gid={_DEVPTS_GID}")
+    hidden = ["nosuid", "noexec", "nodev"]
+    cgroup = [*hidden, "relatime", "rw" if inputs.cgroup_writable else access]
+    if not has_cgroup_namespace(inputs.security, host):
+        cgroup += host.cgroup_mount_options
+    return [
+        _entry("/proc", "proc", "proc", hidden),
+        _entry("/dev", "tmpfs", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        _entry("/dev/pts", "devpts", "devpts", pts),
+        _entry("/dev/shm", "tmpfs", "shm", [*hidden, "mode=1777", "size=65536k"]),
+        _entry("/dev/mqueue", "mqueue", "mqueue", hidden),
+        _sys(sandbox, [*hidden, access]),
+        _entry("/sys/fs/cgroup", "cgroup", "cgroup", cgroup),
+    ]
+
+
+def _sys(sandbox: SandboxContext, options: list[str]) -> dict[str, Any]:
+    """sysfs, or where the kernel refuses to mount that (a network namespace that the pod's user namespace
+    does not own) a read-only view of the host's."""
+    if sandbox.user_namespace is not None and sandbox.namespaces.network is None:
+        return _entry("/sys", "bind", "/sys", ["rbind", "rro", "nosuid", "nodev", "noexec"])
+    return _entry("/sys", "sysfs", "sysfs", options)
+
+
+def _maps_gid(sandbox: SandboxContext, gid: int) -> bool:
+    user = sandbox.user_namespace
+    return user is None or any(m.container_id <= gid < m.container_id + m.length for m in user.gids)
+
+
+def _entry(destination: str, kind: str, source: str, options: list[str]) -> dict[str, Any]:
+    return {"destination": destination, "type": kind, "source": source, "options": list(options)}
+
+
+def _add(
+    bind: _Bind,
+    result: Mounts,
+    handler: HandlerFeatures,
+    sandbox: SandboxContext,
+    inputs: ContainerInputs,
+    mount_label: str,
+    find_mount: Callable[[str], MountEntry],
+) -> None:
+    mount, source = bind.mount, bind.source
+    if not (bind.image or bind.volume) and not os.path.exists(source):
+        result.directories.append(Path(source))
+    propagation = _propagation(bind, result, find_mount)
+    readonly = mount.readonly or bind.image
+    access = "rro" if mount.recursive_read_only else "ro" if readonly else "rw"
+    options = mount_options.merge(["rbind", propagation, access], mount.mount_options)
+    if mount.selinux_relabel and mount_label and not bind.image:
+        result.relabels.append(Relabel(Path(source), mount_label))
+    entry = _entry(bind.destination, "bind", source, options)
+    if mount.uidMappings and not bind.image:
+        if handler.idmap_mounts:
+            entry |= {
+                "uidMappings": id_mappings(mount.uidMappings),
+                "gidMappings": id_mappings(mount.gidMappings),
+            }
+        else:
+            entry["source"] = str(_idmapped(bind, result, sandbox, inputs))
+    result.entries.append(entry)
+
+
+def _idmapped(bind: _Bind, result: Mounts, sandbox: SandboxContext, inputs: ContainerInputs) -> Path:
+    """Have the daemon make the idmapped mount; it has the pod's mapping only."""
+    mount, pod = bind.mount, sandbox.user_namespace
+    where = f"mounts: {mount.container_path}"
+    if pod is None or sandbox.namespaces.user is None or not _same_mapping(mount, pod):
+        raise FailedPrecondition(
+            f"{where}: an ID mapping other than the pod's needs a runtime with idmapped mounts",
+            hint="crun 1.9 or runc 1.2, or later",
+        )
+    if mount.propagation != api_pb2.PROPAGATION_PRIVATE:
+        raise FailedPrecondition(
+            f"{where}: propagation with an ID mapping needs a runtime with idmapped mounts",
+            hint="crun 1.9 or runc 1.2, or later",
+        )
+    target = inputs.bundle / "idmapped" / str(len(result.idmapped))
+    result.idmapped.append(IdmappedMount(Path(bind.source), target, sandbox.namespaces.user))
+    return target
+
+
+def _same_mapping(mount: api_pb2.Mount, pod: api_pb2.UserNamespace) -> bool:
+    return list(mount.uidMappings) == list(pod.uids) and list(mount.gidMappings) == list(pod.gids)
+
+
+def _propagation(bind: _Bind, result: Mounts, find_mount: Callable[[str], MountEntry]) -> str:
+    mode = bind.mount.propagation
+    if mode == api_pb2.PROPAGATION_BIDIRECTIONAL:
+        _need(bind, find_mount, ("shared:",), "a shared mount")
+        result.rootfs_propagation = "rshared"
+        return "rshared"
+    if mode == api_pb2.PROPAGATION_HOST_TO_CONTAINER:
+        _need(bind, find_mount, ("shared:", "master:"), "a shared or slave mount")
+        result.rootfs_propagation = result.rootfs_propagation or "rslave"
+        return "rslave"
+    return "rprivate"
+
+
+def _need(bind: _Bind, find_mount: Callable[[str], MountEntry], tags: tuple[str, ...], what: str) -> None:
+    entry = find_mount(bind.source)
+    if not any(tag.startswith(tags) for tag in entry.optional):
+        raise FailedPrecondition(
+            f"mounts: {bind.mount.container_path}: host path {bind.source} is mounted on "
+            f"{entry.mount_point}, which is not {what}"
+        )
