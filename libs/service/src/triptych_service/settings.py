@@ -11,6 +11,7 @@ the parser and its errors (`triptych_service.config`), the help text and the ref
 
 from __future__ import annotations
 
+import copy
 import enum
 import typing
 from collections.abc import Iterator, Mapping
@@ -77,7 +78,7 @@ class TableMeta(msgspec.StructMeta):
     def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **config: Any) -> Any:
         declared = {k: v for k, v in namespace.items() if isinstance(v, Setting)}
         for key, entry in declared.items():
-            namespace[key] = entry.default
+            namespace[key] = _fresh(entry.default)
         config.setdefault("kw_only", True)
         cls = super().__new__(mcs, name, bases, namespace, **config)
         inherited: dict[str, Setting] = {}
@@ -85,6 +86,13 @@ class TableMeta(msgspec.StructMeta):
             inherited.update(_DECLARED.get(base, {}))
         _DECLARED[cls] = inherited | declared
         return cls
+
+
+def _fresh(default: Any) -> Any:
+    """A default that msgspec takes: a filled dict or list only as a factory of copies."""
+    if isinstance(default, dict | list) and default:
+        return msgspec.field(default_factory=lambda: copy.copy(default))
+    return default
 
 
 class Table(msgspec.Struct, metaclass=TableMeta, frozen=True, forbid_unknown_fields=True, kw_only=True):
