@@ -42,6 +42,10 @@ def named(image: str) -> api_pb2.ImageStatusRequest:
     return api_pb2.ImageStatusRequest(image=api_pb2.ImageSpec(image=image))
 
 
+def sleep(seconds: str) -> api_pb2.RemoveImageRequest:
+    return api_pb2.RemoveImageRequest(image=api_pb2.ImageSpec(image=seconds))
+
+
 async def ask(path: Path, **metadata: str) -> dict[str, str]:
     async with images(path) as stub:
         answer = await stub.ImageStatus(named("busybox"), metadata=tuple(metadata.items()), timeout=10)
@@ -124,7 +128,7 @@ async def test_a_file_at_the_socket_path_is_left_alone(start: Start, tmp_path: P
 async def test_stop_finishes_what_is_in_flight_and_ends_endless_streams(start: Start) -> None:
     daemon = start()
     async with images(daemon.socket) as stub:
-        slow = asyncio.ensure_future(stub.RemoveImage(api_pb2.RemoveImageRequest(image={"image": "1.0"})))
+        slow = asyncio.ensure_future(stub.RemoveImage(sleep("1.0")))
         stream = stub.StreamImages(api_pb2.StreamImagesRequest())
         await stream.read()
         await asyncio.sleep(0.2)
@@ -140,7 +144,7 @@ async def test_stop_finishes_what_is_in_flight_and_ends_endless_streams(start: S
 async def test_stop_cancels_what_outlasts_the_grace(start: Start) -> None:
     daemon = start("grace_seconds = 0.3")
     async with images(daemon.socket) as stub:
-        call = asyncio.ensure_future(stub.RemoveImage(api_pb2.RemoveImageRequest(image={"image": "60"})))
+        call = asyncio.ensure_future(stub.RemoveImage(sleep("60")))
         await asyncio.sleep(0.3)
         before = time.monotonic()
         daemon.process.send_signal(signal.SIGTERM)
@@ -202,8 +206,8 @@ def test_reflection_describes_every_service(start: Start, version: str) -> None:
                 request_serializer=bytes,
                 response_deserializer=bytes,
             )
-            (answer,) = method(iter([b"\x3a\x00"]))  # list_services
-            assert b"runtime.v1.ImageService" in answer
+            (listing,) = method(iter([b"\x3a\x00"]))  # list_services
+            assert b"runtime.v1.ImageService" in listing
             return
         database = ProtoReflectionDescriptorDatabase(channel)
         assert set(database.get_services()) == {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import enum
 import tomllib
 import typing
@@ -127,6 +126,8 @@ def _entry(key: Key) -> Key:
 
 
 def _suggest(name: str, prefix: str, known: dict[str, Key]) -> str:
+    import difflib  # only once a mistake was made
+
     close = difflib.get_close_matches(name, known, n=1)
     if close:
         return f", did you mean `{prefix}{close[0]}`?"

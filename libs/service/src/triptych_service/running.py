@@ -7,7 +7,7 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Generic, NoReturn, TypeVar
@@ -58,13 +58,23 @@ def main(definition: Definition[S], argv: list[str]) -> int:
     runner = _Runner(definition, loaded.settings, options)
     try:
         asyncio.run(runner.run())
-    except TriptychError as error:
-        log.critical("cannot start: %s", error)
-        return EXIT_FAILED
-    except BaseExceptionGroup as group:
-        log.critical("a background task failed", exc_info=group)
+    except Exception as error:
+        for cause in _causes(error):
+            if isinstance(cause, TriptychError):
+                log.critical("cannot go on: %s", cause)
+            else:
+                log.critical("unexpected error, cannot go on", exc_info=cause)
         return EXIT_FAILED
     return 0
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """What went wrong, out of the groups that a task group wraps it in."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _causes(inner)
+    else:
+        yield error
 
 
 def _parser(definition: Definition[S]) -> argparse.ArgumentParser:
