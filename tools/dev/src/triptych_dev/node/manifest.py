@@ -95,7 +95,7 @@ class Manifest:
         return found != entry.digest and (known is None or known.digest != found)
 
     def _settle_older(self) -> None:
-        """What an earlier version placed and this one does not: configuration stays listed, the rest goes."""
+        """What an earlier version placed and this one does not: configuration stays, the rest goes."""
         for name, entry in self.before.items():
             if name in self.entries:
                 continue

@@ -1,0 +1,1 @@
+"""The triptych command: doctor, status, image and more."""
