@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from runtime.v1 import api_pb2
 
-from triptych_runtime.stats import messages, readers
+from triptych_runtime.stats import messages, metrics, readers
 from triptych_runtime.stats.layers import LayerCache
 from triptych_runtime.stats.network import read_interfaces
 from triptych_runtime.stats.rates import Rates
@@ -38,6 +38,11 @@ class StatsCollector:
         """PodSandboxStats of each subject, in their order, with those of its containers."""
         layers = await self._layers.get([item.id for subject in subjects for item in subject.containers])
         return await asyncio.to_thread(lambda: [self._pod(subject, layers) for subject in subjects])
+
+    async def pod_metrics(self, subjects: Sequence[PodSubject]) -> list[api_pb2.PodSandboxMetrics]:
+        """PodSandboxMetrics of each subject, in their order; see `metric_descriptors`."""
+        layers = await self._layers.get([item.id for subject in subjects for item in subject.containers])
+        return await asyncio.to_thread(lambda: [metrics.pod_metrics(s, layers) for s in subjects])
 
     def keep(self, ids: Collection[str]) -> None:
         """Forget everything about containers and pods that are not among these."""
