@@ -17,8 +17,8 @@ class RegistrySettings(Table):
     config_path: tuple[str, ...] = setting(
         ("/etc/triptych/certs.d", "/etc/containerd/certs.d", "/etc/docker/certs.d"),
         "Directories with one directory per registry that holds `hosts.toml` as containerd reads it, or "
-        "Docker's `*.crt`, `*.cert` and `*.key`; the first that has one for the registry is taken, `_default` "
-        "of any comes after that. Read on each pull.",
+        "Docker's `*.crt`, `*.cert` and `*.key`; the first that has one for the registry is taken, else the "
+        "first `_default`. Read on each pull.",
         reload=Reload.LIVE,
     )
     auth_files: tuple[str, ...] = setting(
@@ -78,7 +78,7 @@ class RegistrySettings(Table):
     )
     parallel_chunks: Annotated[int, msgspec.Meta(ge=1, le=32)] = setting(
         4,
-        "Connections at most for one large blob, where one is slow and the host serves ranges; 1 turns it off.",
+        "Connections at most for one large blob, where one is slow and the host serves ranges; 1 for one.",
         reload=Reload.LIVE,
     )
     chunk_bytes: Annotated[int, msgspec.Meta(ge=256 << 10, le=256 << 20)] = setting(

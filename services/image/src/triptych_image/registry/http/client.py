@@ -1,0 +1,152 @@
+"""Requests with redirects and time limits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from typing import Final
+from urllib.parse import urljoin
+
+from triptych_image.registry.failures import AttemptFailed, Failure
+from triptych_image.registry.http.connection import ClosedEarly, Connection, Head, Headers
+from triptych_image.registry.http.origin import BadUrl, Origin
+from triptych_image.registry.http.pool import Pool, Route
+from triptych_image.registry.http.response import Response
+from triptych_image.registry.http.tls import DEFAULT_TLS, TlsConfig
+from triptych_image.registry.settings import RegistrySettings
+
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_MAX_REDIRECTS: Final = 10
+USER_AGENT: Final = "triptych-image"
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """How one configured host is spoken to.
+
+    :param origin: the host itself; extra headers, client certificates and authorization go to no other.
+    :param headers: sent with every request to it.
+    :param fallback: whether plain HTTP will do when it does not speak TLS.
+    """
+
+    origin: Origin
+    tls: TlsConfig = DEFAULT_TLS
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    dial_seconds: float | None = None
+    fallback: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to ask for.
+
+    :param authorization: value of Authorization; sent to the link's own origin only.
+    :param body: bytes to send, with `content-length` among the headers.
+    """
+
+    method: str
+    url: str
+    headers: tuple[tuple[str, str], ...] = ()
+    authorization: str = field(default="", repr=False)
+    body: AsyncIterator[bytes] | None = field(default=None, repr=False)
+
+
+class HttpClient:
+    """Sends requests over kept connections."""
+
+    def __init__(self, settings: RegistrySettings) -> None:
+        self.pool = Pool(settings)
+
+    @property
+    def settings(self) -> RegistrySettings:
+        return self.pool.settings
+
+    def reconfigure(self, settings: RegistrySettings) -> None:
+        self.pool.settings = settings
+
+    def close(self) -> None:
+        self.pool.close()
+
+    async def send(self, link: Link, request: Request) -> Response:
+        """Send a request and follow redirects; any status but a redirect's is returned.
+
+        :raises AttemptFailed: when no response head comes.
+        """
+        seen = 0
+        while True:
+            response = await self._send_once(link, request)
+            location = response.head.get(b"location")
+            follows = request.body is None and request.method in ("GET", "HEAD")
+            if response.status not in _REDIRECTS or not location or not follows:
+                return response
+            host = response.host
+            async with response:
+                pass
+            seen += 1
+            if seen > _MAX_REDIRECTS:
+                raise AttemptFailed(Failure.PROTOCOL, host, f"more than {_MAX_REDIRECTS} redirects")
+            request = replace(request, url=urljoin(request.url, location))
+
+    async def _send_once(self, link: Link, request: Request) -> Response:
+        try:
+            origin, target = Origin.parse(request.url)
+        except BadUrl as error:
+            raise AttemptFailed(Failure.PROTOCOL, link.origin.authority, f"redirect: {error}") from None
+        home = origin == link.origin
+        route = Route(
+            origin,
+            link.tls if home else link.tls.without_client(),
+            link.dial_seconds or self.settings.dial_seconds,
+            link.fallback and home,
+        )
+        headers = self._headers(link, request, origin, home)
+        for fresh in (False, True):
+            connection = await self.pool.take(route, fresh=fresh)
+            try:
+                shown = self._target(connection, origin, target)
+                head = await self._exchange(connection, request, shown, headers)
+            except ClosedEarly:
+                self.pool.drop(connection)
+            except BaseException:
+                self.pool.drop(connection)
+                raise
+            else:
+                return Response(connection, head, request.method, origin, request.url, self.pool)
+        raise AttemptFailed(Failure.BROKEN, origin.authority, "connection closed without an answer")
+
+    async def _exchange(
+        self, connection: Connection, request: Request, target: str, headers: Headers
+    ) -> Head:
+        seconds = self.settings.response_seconds
+        try:
+            if request.body is not None:
+                await connection.send(request.method, target, headers, request.body)
+            async with asyncio.timeout(seconds):
+                if request.body is None:
+                    await connection.send(request.method, target, headers)
+                return await connection.receive_head()
+        except TimeoutError:
+            raise AttemptFailed(Failure.SLOW, connection.host, f"no answer within {seconds:g} s") from None
+
+    def _target(self, connection: Connection, origin: Origin, target: str) -> str:
+        """A plain request through a proxy names the whole URL."""
+        if connection.stream.tls or self.pool.proxy(origin) is None:
+            return target
+        return f"http://{origin.authority}{target}"
+
+    def _headers(self, link: Link, request: Request, origin: Origin, home: bool) -> Headers:
+        headers: Headers = [("Host", origin.authority), ("Accept-Encoding", "identity")]
+        names = {name.lower() for name, _ in request.headers}
+        if home:
+            own = [(name, value) for name, value in link.headers if name.lower() not in names]
+            headers += own
+            names |= {name.lower() for name, _ in own}
+            if request.authorization and "authorization" not in names:
+                headers.append(("Authorization", request.authorization))
+        if "user-agent" not in names:
+            headers.append(("User-Agent", USER_AGENT))
+        proxy = self.pool.proxy(origin) if origin.scheme == "http" else None
+        if proxy is not None and proxy.authorization:
+            headers.append(("Proxy-Authorization", proxy.authorization))
+        return [*headers, *request.headers]

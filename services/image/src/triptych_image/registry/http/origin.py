@@ -1,0 +1,82 @@
+"""Where a URL points to (RFC 6454 origins)."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from typing import Final, Self
+from urllib.parse import quote, urlsplit
+
+_PORTS: Final = {"http": 80, "https": 443}
+_MAX_URL: Final = 16 << 10
+
+
+class BadUrl(ValueError):
+    """A URL that no request can be made to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Scheme, host (lower case, no brackets) and port."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, url: str) -> tuple[Self, str]:
+        """Split an absolute URL into its origin and the request target.
+
+        User information in it is dropped.
+
+        :raises BadUrl: when it is not an http or https URL with a host.
+        """
+        if len(url) > _MAX_URL:
+            raise BadUrl(f"URL is longer than {_MAX_URL} characters")
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise BadUrl(str(error)) from None
+        scheme = parts.scheme.lower()
+        if scheme not in _PORTS:
+            raise BadUrl(f"scheme {scheme!r} is not http or https")
+        if not parts.hostname:
+            raise BadUrl("no host in URL")
+        host = parts.hostname
+        if not host.isascii():
+            try:
+                host = host.encode("idna").decode()
+            except UnicodeError:
+                raise BadUrl(f"host {host!r} is no domain name") from None
+        path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=-._~")
+        query = f"?{quote(parts.query, safe='/%:@!$&()*+,;=-._~?')}" if parts.query else ""
+        return cls(scheme, host, _PORTS[scheme] if port is None else port), path + query
+
+    @property
+    def bracketed(self) -> str:
+        """The host as it stands in URLs."""
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+    @property
+    def authority(self) -> str:
+        """`host[:port]`, without the scheme's own port."""
+        return self.bracketed if self.port == _PORTS[self.scheme] else f"{self.bracketed}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it names this machine by a loopback name or address."""
+        return is_loopback(self.host)
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.authority}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name without port is `localhost` or a loopback address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,187 @@
+"""Which host is tried next, when, and what is told when none is left."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from triptych_errors import TriptychError
+
+from triptych_image.registry.errors import (
+    AccessDenied,
+    ContentMismatch,
+    ContentNotFound,
+    ContentTooLarge,
+    NoProgress,
+    RegistryUnavailable,
+    UnexpectedResponse,
+)
+from triptych_image.registry.failures import AttemptFailed, Failure
+from triptych_image.registry.hosts import Host
+from triptych_image.registry.settings import RegistrySettings
+
+log = logging.getLogger(__name__)
+
+_FIRST_DELAY: Final = 0.25
+_MOST_DELAY: Final = 15.0
+# A mirror that asks for more patience than this is passed over.
+_MIRROR_PATIENCE: Final = 5.0
+# Fewer bytes between two failures do not count, so that a byte a request cannot go on forever.
+_PROGRESS_BYTES: Final = 16 << 10
+_UNREACHABLE: Final = frozenset({Failure.UNREACHABLE, Failure.UNTRUSTED, Failure.SLOW})
+
+
+class HostHealth:
+    """Remembers for a while which hosts could not be reached, so that others try them last."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, float] = {}
+
+    def penalise(self, host: Host, seconds: float) -> None:
+        self._until[host.base] = time.monotonic() + seconds
+
+    def forgive(self, host: Host) -> None:
+        self._until.pop(host.base, None)
+
+    def order(self, hosts: Sequence[Host]) -> list[Host]:
+        """The hosts with those under a penalty last, else in their order."""
+        now = time.monotonic()
+        return sorted(hosts, key=lambda host: self._until.get(host.base, 0.0) > now)
+
+
+class Walk:
+    """One walk along the hosts for one thing.
+
+    A host keeps its turn while trying again makes sense and its budget lasts; the last one has all the
+    time there is. Use: `next`, do it, then `failed` and again `next`, until it works or `next` raises.
+
+    :param what: names the thing in errors.
+    """
+
+    def __init__(
+        self, hosts: Sequence[Host], settings: RegistrySettings, health: HostHealth, what: str
+    ) -> None:
+        self._hosts = health.order(hosts)
+        self._settings = settings
+        self._health = health
+        self._what = what
+        self._index = 0
+        self._attempts = 0
+        self._delay = 0.0
+        self._mark = time.monotonic()
+        self._fresh_bytes = 0
+        self._moved = False
+        self._failures: dict[str, AttemptFailed] = {}
+        self._timed_out = False
+
+    @property
+    def host(self) -> Host:
+        """Whose turn it is."""
+        return self._hosts[self._index]
+
+    async def next(self) -> Host:
+        """Whose turn it is, after the pause that is due.
+
+        :raises TriptychError: when no host is left, saying what each of them said.
+        """
+        if self._index >= len(self._hosts):
+            raise self.error()
+        if self._delay:
+            await asyncio.sleep(self._delay)
+            self._delay = 0.0
+        self._attempts += 1
+        return self.host
+
+    def progressed(self, count: int) -> None:
+        """Bytes arrived."""
+        self._fresh_bytes += count
+        if self._fresh_bytes >= _PROGRESS_BYTES:
+            self._fresh_bytes = 0
+            self._attempts = 0
+            self._moved = True
+            self._mark = time.monotonic()
+
+    def succeeded(self) -> None:
+        """The host did what was asked."""
+        self._health.forgive(self.host)
+
+    def failed(self, failure: AttemptFailed) -> None:
+        """An attempt failed: decide between the same host again, the next one, and the end."""
+        host = self.host
+        self._failures.pop(host.name, None)
+        self._failures[host.name] = failure
+        if failure.kind in _UNREACHABLE:
+            self._health.penalise(host, self._settings.penalty_seconds)
+        last = self._index == len(self._hosts) - 1
+        patience = self._settings.no_progress_seconds if last else self._settings.host_seconds
+        left = patience - (time.monotonic() - self._mark)
+        delay = self._pause(failure)
+        tired = self._attempts >= self._settings.attempts
+        self._timed_out = last and failure.transient and delay >= left and not tired
+        again = failure.transient and not tired and delay < left and (last or self._worth(failure))
+        log.info(
+            "registry attempt failed",
+            extra={
+                "what": self._what,
+                "host": host.name,
+                "reason": failure.reason,
+                "then": "retry" if again else "give up" if last else "next host",
+            },
+        )
+        if again:
+            self._delay = delay
+        else:
+            self._index += 1
+            self._attempts = 0
+            self._moved = False
+            self._mark = time.monotonic()
+
+    def _worth(self, failure: AttemptFailed) -> bool:
+        """Whether a host that is not the last one deserves another attempt."""
+        if failure.kind is Failure.THROTTLED:
+            return (failure.retry_after or 0.0) <= _MIRROR_PATIENCE
+        return failure.kind is Failure.BROKEN and self._moved
+
+    def _pause(self, failure: AttemptFailed) -> float:
+        if failure.kind is Failure.BROKEN and self._moved and self._attempts <= 1:
+            # A connection that broke while bytes came: go on at once.
+            return 0.0
+        delay = min(_MOST_DELAY, _FIRST_DELAY * 2.0 ** max(0, self._attempts - 1))
+        jittered = delay * random.uniform(0.5, 1.0)
+        return max(jittered, failure.retry_after or 0.0)
+
+    def error(self) -> TriptychError:
+        """What to tell when nobody delivers: the last host's reason decides, the others' are listed."""
+        if not self._failures:
+            return ContentNotFound(f"{self._what}: no host is configured that may be asked for it")
+        *others, last = self._failures.values()
+        text = f"{self._what}: {last}"
+        if others:
+            text += f" (tried before: {'; '.join(str(other) for other in others)})"
+        if self._timed_out:
+            return NoProgress(f"{text}; no progress for {self._settings.no_progress_seconds:g} s")
+        return _ERRORS.get(last.kind, _unavailable)(text)
+
+
+def _denied(text: str) -> TriptychError:
+    return AccessDenied(
+        f"pull access denied, repository does not exist or may require authorization: {text}"
+    )
+
+
+def _unavailable(text: str) -> TriptychError:
+    return RegistryUnavailable(text)
+
+
+_ERRORS: Final[dict[Failure, Callable[[str], TriptychError]]] = {
+    Failure.NOT_FOUND: ContentNotFound,
+    Failure.DENIED: _denied,
+    Failure.MISMATCH: ContentMismatch,
+    Failure.TOO_LARGE: ContentTooLarge,
+    Failure.PROTOCOL: UnexpectedResponse,
+    Failure.REFUSED: UnexpectedResponse,
+}
