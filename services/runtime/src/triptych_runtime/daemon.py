@@ -21,7 +21,7 @@ from triptych_runtime.monitor import Conmon, Exit, ExitWatch
 from triptych_runtime.namespaces import NamespaceSettings, PodFiles, PodInit, PodNamespaces
 from triptych_runtime.network import Network
 from triptych_runtime.node import Node, Paths
-from triptych_runtime.ociruntime import HandlerConfig, Handlers
+from triptych_runtime.ociruntime import HandlerConfig, Handlers, ProbeCache
 from triptych_runtime.readiness import Readiness
 from triptych_runtime.rpc.image_forward import SERVICE as IMAGE_SERVICE
 from triptych_runtime.rpc.image_forward import ImageForwarder
@@ -150,4 +150,7 @@ async def _probe_handlers(node: Node) -> None:
         cgroups_path="triptych.slice:triptych:" if systemd else "/triptych/",
         scratch=node.paths.state / "probe",
         deadline=settings.deadlines.oci_runtime,
+        cache=ProbeCache(
+            lambda: node.database.get_meta("probes"), lambda text: node.database.set_meta("probes", text)
+        ),
     )

@@ -2,5 +2,6 @@
 
 from triptych_runtime.ociruntime.command import OciRuntime
 from triptych_runtime.ociruntime.handlers import Handler, HandlerConfig, Handlers
+from triptych_runtime.ociruntime.probe_cache import ProbeCache
 
-__all__ = ["Handler", "HandlerConfig", "Handlers", "OciRuntime"]
+__all__ = ["Handler", "HandlerConfig", "Handlers", "OciRuntime", "ProbeCache"]

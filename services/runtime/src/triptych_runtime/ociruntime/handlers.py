@@ -14,6 +14,7 @@ from triptych_errors import TriptychError
 from triptych_runtime.errors import HandlerUnusable, UnknownHandler
 from triptych_runtime.ociruntime import probe
 from triptych_runtime.ociruntime.command import OciRuntime
+from triptych_runtime.ociruntime.probe_cache import ProbeCache, Probed
 from triptych_runtime.spec import HandlerFeatures
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ class Handlers:
         cgroups_path: str,
         scratch: Path,
         deadline: float,
+        cache: ProbeCache,
     ) -> Handlers:
         """Probe every configured runtime, and choose the default: the named one, else the first that works.
 
@@ -90,9 +92,11 @@ class Handlers:
             runtime = OciRuntime(
                 name, shutil.which(config.path) or config.path, config.root, systemd_cgroup, deadline
             )
-            return await _probe(runtime, f"{cgroups_path}probe-{name}", scratch)
+            return await _probe(runtime, f"{cgroups_path}probe-{name}", scratch, cache)
 
+        await cache.open()
         found = await asyncio.gather(*(one(name, config) for name, config in configs.items()))
+        await cache.close()
         handlers = {handler.name: handler for handler in found}
         usable = [handler.name for handler in found if not handler.problem]
         chosen = default or next(iter(usable), next(iter(handlers), ""))
@@ -105,15 +109,21 @@ class Handlers:
         return cls(handlers, chosen)
 
 
-async def _probe(runtime: OciRuntime, cgroups_path: str, scratch: Path) -> Handler:
+async def _probe(runtime: OciRuntime, cgroups_path: str, scratch: Path, cache: ProbeCache) -> Handler:
     runtime.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-    try:
-        version, document = await asyncio.gather(probe.version(runtime.path), probe.features(runtime.path))
-        problem = await probe.refusal(runtime, cgroups_path, scratch)
-    except TriptychError as error:
-        return Handler(runtime.name, runtime, problem=str(error))
-    features, checkpoint = _features(version, document), _checkpoint(version, document)
-    return Handler(runtime.name, runtime, version.partition("\n")[0], features, checkpoint, problem)
+    found, problem = cache.get(runtime.path, runtime.systemd_cgroup), ""
+    if found is None:
+        try:
+            texts = await asyncio.gather(probe.version(runtime.path), probe.features(runtime.path))
+            found = Probed(*texts)
+            problem = await probe.refusal(runtime, cgroups_path, scratch)
+        except TriptychError as error:
+            return Handler(runtime.name, runtime, problem=str(error))
+        if not problem:
+            cache.put(runtime.path, runtime.systemd_cgroup, found)
+    features = _features(found.version, found.features)
+    checkpoint = _checkpoint(found.version, found.features)
+    return Handler(runtime.name, runtime, found.version.partition("\n")[0], features, checkpoint, problem)
 
 
 def _features(version: str, document: bytes) -> HandlerFeatures:

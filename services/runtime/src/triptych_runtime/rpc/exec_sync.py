@@ -21,6 +21,8 @@ from triptych_runtime.ociruntime.command import readable
 
 #: What an OCI runtime ends with when it could not run the command at all.
 _RUNTIME_FAILED = 255
+_REAP_DEADLINE = 1.0
+_END_DEADLINE = 10.0
 
 
 async def exec_sync(node: Node, request: api_pb2.ExecSyncRequest) -> api_pb2.ExecSyncResponse:
@@ -71,8 +73,7 @@ async def _exec(
             await process.drain_output(settings.exec_sync_drain, out, err)
         finally:
             if child.popen.returncode is None:
-                _kill_command(pid_file)
-                await child.close()
+                await process.shielded(_end(child, pid_file), _END_DEADLINE)
             process.close_pipes(child)
     finally:
         for file in (document, pid_file):
@@ -87,6 +88,20 @@ async def _exec(
 
 def _is_runtime_error(stderr: bytes) -> bool:
     return b"OCI runtime" in stderr or b"exec failed" in stderr or b"executable file" in stderr
+
+
+async def _end(child: process.Child, pid_file: Path) -> None:
+    """Kill the command, then give the OCI runtime a moment to reap it.
+
+    A dead process that nobody has reaped keeps the container's PID namespace from ending, and the node's
+    init may take its time.
+    """
+    _kill_command(pid_file)
+    try:
+        async with asyncio.timeout(_REAP_DEADLINE):
+            await child.wait()
+    except TimeoutError:
+        await child.close()
 
 
 def _kill_command(pid_file: Path) -> None:
