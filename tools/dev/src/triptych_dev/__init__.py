@@ -1,0 +1,1 @@
+"""What ./dev runs: demo, tests, benchmarks, code generation, packaging."""

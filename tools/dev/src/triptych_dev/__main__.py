@@ -1,0 +1,49 @@
+"""`./dev`: the one entry for people who work on triptych."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+from triptych_cli.lazy import Lazy, LazyGroup
+
+COMMANDS = {
+    "demo": Lazy("triptych_dev.demo.command:demo", "Run a pod through the three daemons, and look on."),
+    "test": Lazy("triptych_dev.tiers:test", "Run the tests: all, or one tier."),
+    "bench": Lazy("triptych_dev.benches:bench", "Measure, and print a table and a line of JSON."),
+    "gen": Lazy("triptych_dev.gen:gen", "Generate the stubs from proto/."),
+    "check": Lazy("triptych_dev.check:check", "Lint, types, boundaries between services, fresh stubs."),
+    "doctor": Lazy("triptych_cli.doctor.command:doctor", "Check this host; each finding with its remedy."),
+    "install": Lazy("triptych_dev.node.commands:install", "Put a node together on this machine."),
+    "uninstall": Lazy("triptych_dev.node.commands:uninstall", "Take the node apart; nothing stays."),
+}
+"""Every command: where it is and its line in the listing."""
+
+
+@click.group(cls=LazyGroup, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Build, try, test and measure triptych from a checkout."""
+
+
+def main() -> None:
+    """Run a command; exits with 0, 1 when something failed, 2 for wrong arguments."""
+    from triptych_errors import TriptychError
+
+    try:
+        status = cli.main(prog_name="./dev", standalone_mode=False)
+    except TriptychError as error:
+        click.echo(f"./dev: {error.message}", err=True)
+        if error.hint:
+            click.echo(f"hint: {error.hint}", err=True)
+        sys.exit(1)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+if __name__ == "__main__":
+    main()
