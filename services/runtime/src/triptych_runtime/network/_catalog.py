@@ -77,8 +77,7 @@ class Catalog:
         """Load once, then watch."""
         self._subnets = await asyncio.to_thread(_podcidr.load, self._pod_cidr)
         watch = DirectoryWatch()
-        self._arm(watch)
-        await self.reload()
+        await self._read(watch)
         tasks.create_task(self._follow(watch), name="network configuration")
         tasks.create_task(self._ask(), name="network status")
 
@@ -167,20 +166,25 @@ class Catalog:
             text += f", and {settings.conf_template} waits for the pod CIDR"
         return text + (f" ({'; '.join(loaded.problems)})" if loaded.problems else "")
 
-    def _arm(self, watch: DirectoryWatch) -> None:
+    async def _read(self, watch: DirectoryWatch) -> None:
+        """Read what is watched; what was read may name further directories to watch."""
+        self._arm(watch)
+        await self.reload()
+        while self._arm(watch):
+            await self.reload()
+
+    def _arm(self, watch: DirectoryWatch) -> bool:
         settings = self._plugins.settings
         below = [str(Path(n.source).parent / n.name) for n in self._view.networks]
         inside = [path for path in below if Path(path).is_dir()]
         template = [str(Path(settings.conf_template).parent)] if settings.conf_template else []
-        watch.arm([*settings.conf_dirs, *settings.bin_dirs, *inside, *template])
+        return watch.arm([*settings.conf_dirs, *settings.bin_dirs, *inside, *template])
 
     async def _follow(self, watch: DirectoryWatch) -> None:
         try:
             while True:
-                self._arm(watch)
                 await watch.changed()
-                self._arm(watch)
-                await self.reload()
+                await self._read(watch)
         finally:
             watch.close()
 

@@ -25,8 +25,13 @@ class DirectoryWatch:
         # What matters of each: names, "" for all.
         self._awaited: dict[int, set[str]] = {}
 
-    def arm(self, directories: Iterable[str]) -> None:
-        """Watch these directories from now on, and only these; call it before reading them."""
+    def arm(self, directories: Iterable[str]) -> bool:
+        """Watch these directories from now on, and only these.
+
+        Read them after it: a change that was not yet told when the watches changed is told no more.
+
+        :returns: whether the watches changed.
+        """
         watches: dict[int, str] = {}
         awaited: dict[int, set[str]] = {}
         for directory in directories:
@@ -46,7 +51,9 @@ class DirectoryWatch:
                 break
         for watch in self._watches.keys() - watches.keys():
             self._inotify.forget(watch)
+        changed = (self._watches, self._awaited) != (watches, awaited)
         self._watches, self._awaited = watches, awaited
+        return changed
 
     async def changed(self) -> None:
         """Wait for a change since the last call, and for a moment of quiet after it."""
