@@ -1,0 +1,1 @@
+"""`triptych support-bundle`: what a bug report needs, without secrets."""

@@ -1,0 +1,1 @@
+"""`triptych config`: what the daemons are told, asked of the daemons' own programs."""

@@ -1,0 +1,1 @@
+"""`triptych image`: what the node holds, and how it gets there."""

@@ -1,0 +1,1 @@
+"""`triptych status`: the three daemons and what they are doing."""

@@ -1,0 +1,1 @@
+"""`triptych top`: the node, live."""
