@@ -119,7 +119,8 @@ def lives(peer: Peer, rounds: int, parallel: int, tag: str) -> None:
     try:
         with ThreadPoolExecutor(parallel) as pool:
             work = [
-                pool.submit(one_life, clients[i % parallel], peer, f"{tag}-{i}", parallel) for i in range(rounds)
+                pool.submit(one_life, clients[i % parallel], peer, f"{tag}-{i}", parallel)
+                for i in range(rounds)
             ]
             for item in work:
                 item.result()
@@ -176,12 +177,19 @@ class Held:
 
 
 def lists_and_memory(peer: Peer, pods: int, containers: int, rounds: int) -> dict[str, int]:
-    """Lists and stats with `pods` running, lists again with `containers` in all; returns the memory at `pods`."""
+    """Lists and stats with `pods` running, lists with `containers` in all; returns the memory at `pods`."""
     held = Held(peer, pods, f"held-{peer.name.replace(' ', '-')}")
     try:
         memory = peer.memory()
-        held.time("ListContainerStats", api_pb2.ListContainerStatsRequest(), rounds, f"ListContainerStats {pods}")
-        held.time("ListPodSandboxStats", api_pb2.ListPodSandboxStatsRequest(), rounds, f"ListPodSandboxStats {pods}")
+        held.time(
+            "ListContainerStats", api_pb2.ListContainerStatsRequest(), rounds, f"ListContainerStats {pods}"
+        )
+        held.time(
+            "ListPodSandboxStats",
+            api_pb2.ListPodSandboxStatsRequest(),
+            rounds,
+            f"ListPodSandboxStats {pods}",
+        )
         held.time("ListPodSandbox", api_pb2.ListPodSandboxRequest(), rounds, f"ListPodSandbox {pods}")
         held.fill(max(containers - pods, 0))
         held.time("ListContainers", api_pb2.ListContainersRequest(), rounds, f"ListContainers {containers}")
@@ -207,7 +215,9 @@ def summary(peers: Sequence[Peer]) -> dict[str, dict[str, dict[str, dict[str, fl
     return result
 
 
-def rows(results: dict[str, dict[str, dict[str, dict[str, float]]]]) -> Iterator[tuple[str, str, str, float, float]]:
+def rows(
+    results: dict[str, dict[str, dict[str, dict[str, float]]]],
+) -> Iterator[tuple[str, str, str, float, float]]:
     """The summary, flat: operation, concurrency, peer, p50, p90."""
     for name, by_parallel in results.items():
         for parallel, by_peer in by_parallel.items():

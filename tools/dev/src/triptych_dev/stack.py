@@ -1,0 +1,321 @@
+"""A registry and the three daemons, isolated below one directory: for the demo, tests and benchmarks."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+from runtime.v1 import api_pb2_grpc
+from triptych_linux import mounts
+
+DAEMONS = ("image", "runtime", "streaming")
+_START = 20.0
+_STOP = 30.0
+
+
+class StackError(Exception):
+    """Something did not start or stop; the message has the end of its log."""
+
+
+def free_port() -> int:
+    """A TCP port of loopback that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass(slots=True)
+class Process:
+    """A process that we started, and where its output went."""
+
+    name: str
+    popen: subprocess.Popen[bytes]
+    log: Path
+
+    def stop(self, number: int = signal.SIGTERM, seconds: float = _STOP) -> int:
+        """Signal it and wait; killed when it does not end."""
+        if self.popen.poll() is None:
+            self.popen.send_signal(number)
+            try:
+                self.popen.wait(seconds)
+            except subprocess.TimeoutExpired:
+                self.popen.kill()
+                self.popen.wait(5)
+                raise StackError(f"{self.name} did not end on signal {number}:\n{self.tail()}") from None
+        return self.popen.returncode
+
+    def tail(self, lines: int = 30) -> str:
+        """The end of its output."""
+        with contextlib.suppress(FileNotFoundError):
+            return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+        return ""
+
+
+def _spawn(name: str, argv: list[str], log: Path, env: Mapping[str, str] | None = None) -> Process:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        popen = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, **(env or {})},
+        )
+    return Process(name, popen, log)
+
+
+class Registry:
+    """Debian's docker-registry on a port of loopback."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.host = f"127.0.0.1:{free_port()}"
+        self._process: Process | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        config = self._directory / "config.yml"
+        config.write_text(
+            "version: 0.1\nlog: {level: warn}\n"
+            f"storage: {{filesystem: {{rootdirectory: {self._directory}/data}},"
+            " delete: {enabled: true}}\n"
+            f"http: {{addr: {self.host}}}\n"
+        )
+        program = shutil.which("docker-registry") or "/usr/bin/docker-registry"
+        self._process = _spawn("docker-registry", [program, "serve", str(config)], self._directory / "log")
+        wait_for(lambda: _connects(self.host), self._process)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.stop()
+
+
+def _connects(host: str) -> bool:
+    name, _, port = host.partition(":")
+    with contextlib.suppress(OSError), socket.create_connection((name, int(port)), 1):
+        return True
+    return False
+
+
+def wait_for(ready: Any, process: Process, seconds: float = _START) -> None:
+    """Wait until `ready()` holds, or raise with the end of the process's log."""
+    end = time.monotonic() + seconds
+    while not ready():
+        if process.popen.poll() is not None:
+            raise StackError(f"{process.name} ended with {process.popen.returncode}:\n{process.tail()}")
+        if time.monotonic() > end:
+            raise StackError(f"{process.name} is not ready after {seconds:g} s:\n{process.tail()}")
+        time.sleep(0.02)
+
+
+@dataclass(slots=True)
+class Stack:
+    """The three daemons with configuration, state and sockets of their own.
+
+    :param root: directory on disk for what survives; made, and removed by `clean`.
+    :param name: short and unique on the node: names the state directory /run/NAME and the bridge.
+    :param subnet: of the pods, CIDR.
+    :param overrides: more settings by daemon, merged into the configuration: {"runtime": {...}}.
+    """
+
+    root: Path
+    name: str = "triptych-test"
+    subnet: str = "10.98.0.0/16"
+    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    processes: dict[str, Process] = field(default_factory=dict)
+
+    @property
+    def state(self) -> Path:
+        return Path("/run") / self.name
+
+    @property
+    def bridge(self) -> str:
+        return f"{self.name[:12]}0"
+
+    def socket(self, daemon: str) -> str:
+        """The path of a daemon's socket."""
+        return str(self.state / f"{daemon}.sock")
+
+    def endpoint(self, daemon: str) -> str:
+        """A daemon's socket as the kubelet writes it."""
+        return f"unix://{self.socket(daemon)}"
+
+    def write_configuration(self) -> None:
+        """Write the CNI configuration and one TOML file a daemon."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.state.mkdir(parents=True, exist_ok=True)
+        cni = self.root / "cni"
+        cni.mkdir(exist_ok=True)
+        (cni / "10-test.conflist").write_text(json.dumps(self._conflist()))
+        for daemon in DAEMONS:
+            settings = _merge(self._settings(daemon), self.overrides.get(daemon, {}))
+            self.config_file(daemon).write_text(_toml(settings))
+
+    def config_file(self, daemon: str) -> Path:
+        return self.root / f"{daemon}.toml"
+
+    def _conflist(self) -> dict[str, Any]:
+        ipam = {
+            "type": "host-local",
+            "dataDir": str(self.root / "ipam"),
+            "ranges": [[{"subnet": self.subnet}]],
+            "routes": [{"dst": "0.0.0.0/0"}],
+        }
+        bridge = {
+            "type": "bridge",
+            "bridge": self.bridge,
+            "isGateway": True,
+            "hairpinMode": True,
+            "ipam": ipam,
+        }
+        portmap = {"type": "portmap", "capabilities": {"portMappings": True}}
+        return {"cniVersion": "1.0.0", "name": self.name, "plugins": [bridge, portmap]}
+
+    def _settings(self, daemon: str) -> dict[str, Any]:
+        common: dict[str, Any] = {"socket": self.socket(daemon), "log": {"format": "text"}}
+        match daemon:
+            case "image":
+                return {**common, "root": str(self.root / "image"), "state": str(self.state / "image")}
+            case "runtime":
+                return {
+                    **common,
+                    "root": str(self.root / "runtime"),
+                    "state": str(self.state / "runtime"),
+                    "image_socket": self.socket("image"),
+                    "streaming_socket": self.socket("streaming"),
+                    "network": {
+                        "conf_dirs": [str(self.root / "cni")],
+                        "bin_dirs": ["/opt/cni/bin", "/usr/lib/cni"],
+                        "cache_dir": str(self.root / "network"),
+                    },
+                }
+            case _:
+                return {**common, "state": str(self.state / "streaming")}
+
+    def start(self, *daemons: str, env: Mapping[str, str] | None = None) -> None:
+        """Start daemons (all by default) and wait until their sockets serve."""
+        for daemon in daemons or DAEMONS:
+            argv = [sys.executable, "-m", f"triptych_{daemon}", "--config", str(self.config_file(daemon))]
+            self.processes[daemon] = _spawn(f"triptych-{daemon}", argv, self.root / f"{daemon}.log", env)
+        for daemon in daemons or DAEMONS:
+            self._await_service(daemon)
+
+    def _await_service(self, daemon: str) -> None:
+        service = {
+            "image": "runtime.v1.ImageService",
+            "runtime": "runtime.v1.RuntimeService",
+            "streaming": "triptych.streaming.v1.StreamingService",
+        }[daemon]
+        wait_for(lambda: _serving(self.socket(daemon), service), self.processes[daemon])
+
+    def stop(self, *daemons: str, number: int = signal.SIGTERM) -> None:
+        """Stop daemons (all by default), the runtime daemon first."""
+        for daemon in daemons or ("streaming", "runtime", "image"):
+            process = self.processes.pop(daemon, None)
+            if process is not None:
+                process.stop(number)
+
+    def kill(self, daemon: str) -> None:
+        """kill -9."""
+        self.stop(daemon, number=signal.SIGKILL)
+
+    def wait_for_death(self, daemon: str, seconds: float = _START) -> None:
+        """Wait until a daemon has ended by itself (a fault point struck)."""
+        self.processes.pop(daemon).popen.wait(seconds)
+
+    @contextlib.contextmanager
+    def runtime(self) -> Iterator[api_pb2_grpc.RuntimeServiceStub]:
+        """RuntimeService over a connection of its own."""
+        with _channel(self.socket("runtime")) as channel:
+            yield api_pb2_grpc.RuntimeServiceStub(channel)
+
+    @contextlib.contextmanager
+    def images(self) -> Iterator[api_pb2_grpc.ImageServiceStub]:
+        """ImageService over a connection of its own."""
+        with _channel(self.socket("image")) as channel:
+            yield api_pb2_grpc.ImageServiceStub(channel)
+
+    def clean(self) -> None:
+        """Stop everything and remove every trace: mounts, bridge, cgroups, directories."""
+        self.stop()
+        for directory in (self.state, self.root):
+            if directory.exists():
+                mounts.umount_below(directory)
+                shutil.rmtree(directory, ignore_errors=True)
+        subprocess.run(["ip", "link", "delete", self.bridge], capture_output=True, timeout=10, check=False)
+        remove_cgroups()
+
+
+def _serving(path: str, service: str) -> bool:
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    if not os.path.exists(path):
+        return False
+    with _channel(path) as channel, contextlib.suppress(grpc.RpcError):
+        stub = health_pb2_grpc.HealthStub(channel)
+        answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=2)
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+    return False
+
+
+def _channel(path: str) -> grpc.Channel:
+    # An own connection each time: gRPC would share a failed one with its backoff.
+    options = [("grpc.max_receive_message_length", 64 << 20), ("grpc.use_local_subchannel_pool", 1)]
+    return grpc.insecure_channel(f"unix:{path}", options=options)
+
+
+def remove_cgroups() -> None:
+    """Remove empty cgroups that daemons made for themselves; one in use stays."""
+    for hierarchy in Path("/sys/fs/cgroup").iterdir():
+        for name in ("triptych", "triptych-monitors"):
+            top = hierarchy / name
+            for directory in [*sorted((d for d in top.glob("**/*") if d.is_dir()), reverse=True), top]:
+                with contextlib.suppress(OSError):
+                    directory.rmdir()
+
+
+def pss(pids: list[int]) -> int:
+    """The proportional set size of processes in bytes (proc(5), smaps_rollup)."""
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    total += int(line.split()[1]) * 1024
+    return total
+
+
+def _merge(base: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in more.items():
+        known = merged.get(key)
+        merged[key] = (
+            _merge(known, value) if isinstance(known, dict) and isinstance(value, Mapping) else value
+        )
+    return merged
+
+
+def _toml(settings: Mapping[str, Any], prefix: str = "") -> str:
+    """A TOML document of plain values, lists and nested tables."""
+    plain = {k: v for k, v in settings.items() if not isinstance(v, Mapping)}
+    lines = [f"{json.dumps(key)} = {json.dumps(value)}" for key, value in plain.items()]
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            table = f"{prefix}{json.dumps(key)}"
+            lines += [f"[{table}]", _toml(value, f"{table}.")]
+    return "\n".join(lines) + "\n"
