@@ -85,7 +85,7 @@ class Node:
         os.replace(target.with_suffix(".tmp"), target)
 
     def network(self, **settings: Any) -> Network:
-        common = {
+        common: dict[str, Any] = {
             "conf_dirs": (str(self.root / "conf"),),
             "bin_dirs": (str(self.root / "bin"),),
             "retry_seconds": 0.05,

@@ -35,7 +35,7 @@ class PodInit:
         # An empty directory that each init's own mount namespace has its root mounted on.
         self._empty = state_dir / "empty"
         self._settings = settings or NamespaceSettings()
-        self._watched: set[int] = set()
+        self._watched: set[ProcessIdentity] = set()
 
     async def start(
         self, pinned: PinnedNamespaces, place: Place, *, users: UserMappings | None = None
@@ -130,16 +130,16 @@ class PodInit:
 
     def _watch(self, identity: ProcessIdentity) -> None:
         """Reap it when it ends, where it is our child (it is not after a restart)."""
-        if identity.pid in self._watched:
+        if identity in self._watched:
             return
         fd = identity.open()
         loop = asyncio.get_running_loop()
-        self._watched.add(identity.pid)
+        self._watched.add(identity)
 
         def ended() -> None:
             loop.remove_reader(fd)
             os.close(fd)
-            self._watched.discard(identity.pid)
+            self._watched.discard(identity)
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(identity.pid, os.WNOHANG)
 
