@@ -1,0 +1,1 @@
+"""The image daemon: registries, blobs, layers and root filesystems."""

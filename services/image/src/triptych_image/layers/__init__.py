@@ -1,0 +1,1 @@
+"""Unpacked layers as directories: overlayfs's marks, chains, sub paths, proofs, archives."""

@@ -1,0 +1,39 @@
+"""overlayfs's own attributes, which only the daemon may set (trusted.* takes CAP_SYS_ADMIN)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from triptych_image.layers.inroot import open_beneath
+
+OPAQUE = "trusted.overlay.opaque"
+
+
+def set_opaque(root: Path, directories: Iterable[str]) -> None:
+    """Mark directories of a layer as opaque.
+
+    :raises OSError: when one is not there, or the file system has no trusted attributes.
+    """
+    for directory in directories:
+        fd = open_beneath(root, directory)
+        try:
+            # An O_PATH descriptor takes no fsetxattr(2); its name in /proc is the very same inode.
+            os.setxattr(f"/proc/self/fd/{fd}", OPAQUE, b"y")
+        finally:
+            os.close(fd)
+
+
+def is_opaque(root: Path, directory: str) -> bool:
+    """Whether a directory of a layer is marked as opaque; False when it is not there."""
+    try:
+        fd = open_beneath(root, directory)
+    except OSError:
+        return False
+    try:
+        return os.getxattr(f"/proc/self/fd/{fd}", OPAQUE) == b"y"
+    except OSError:
+        return False
+    finally:
+        os.close(fd)

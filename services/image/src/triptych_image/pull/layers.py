@@ -1,0 +1,316 @@
+"""Fetching and unpacking one layer in one pass, once for all who want it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from triptych_errors import DeadlineExceeded
+from triptych_linux.process import shielded
+from triptych_oci import Descriptor, Digest
+
+from triptych_image.errors import DiskFull, LayerMalformed, LayerMismatch, LayerTooLarge
+from triptych_image.faults import point
+from triptych_image.layers.marks import set_opaque
+from triptych_image.pull.flights import Flights, Joined, Slots
+from triptych_image.pull.progress import LayerProgress, Stage
+from triptych_image.pull.source import BlobSource
+from triptych_image.registry import SinkClosed
+from triptych_image.settings import Settings
+from triptych_image.store import LayerRecord, Store, disk_error, layer_key
+from triptych_image.store._recovery import discard
+from triptych_image.unpack.pool import LayerJob, LayerLimits, Unpacked, UnpackWorkers
+
+log = logging.getLogger(__name__)
+
+_WATCH_SECONDS = 0.5
+_CLEANUP_SECONDS = 30.0
+_OTHERS_FAILURES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class WantedLayer:
+    """A layer of an image: its blob, and the digest of the archive inside."""
+
+    descriptor: Descriptor
+    diff_id: Digest
+
+    @property
+    def key(self) -> str:
+        return layer_key(self.diff_id)
+
+
+class LayerFetcher:
+    """Fetches layers into the store, all pulls of the daemon together."""
+
+    def __init__(
+        self, store: Store, workers: UnpackWorkers, tasks: asyncio.TaskGroup, settings: Settings
+    ) -> None:
+        self._store = store
+        self._workers = workers
+        self._settings = settings
+        self._slots = Slots(settings.pull.max_concurrent_layers)
+        self._flights: Flights[str, None] = Flights(tasks)
+        self._progress: dict[str, LayerProgress] = {}
+
+    def reconfigure(self, settings: Settings) -> None:
+        """Take changed settings; what runs keeps the old ones."""
+        self._settings = settings
+        self._slots.resize(settings.pull.max_concurrent_layers)
+
+    def progress(self, wanted: WantedLayer) -> LayerProgress:
+        """The progress of a layer that `ensure` is or will be called for; shared by all pulls of it."""
+        found = self._progress.get(wanted.diff_id)
+        if found is None:
+            found = LayerProgress(wanted.descriptor.digest, wanted.descriptor.size)
+            self._progress[wanted.diff_id] = found
+        return found
+
+    async def ensure(self, wanted: WantedLayer, source: BlobSource) -> None:
+        """Have a layer in the store. The caller holds its key.
+
+        Who runs already is joined; if that fails, it may be for reasons of its own (credentials, a bad
+        mirror), so the layer is tried again from this caller's source.
+
+        :raises TriptychError: what went wrong, naming the layer.
+        """
+        progress = self.progress(wanted)
+        try:
+            for _ in range(_OTHERS_FAILURES):
+                try:
+                    await self._flights.join(wanted.diff_id, lambda: self._fetch(wanted, source, progress))
+                except Joined as joined:
+                    last: Exception = joined.error
+                else:
+                    return
+            raise last
+        finally:
+            if wanted.diff_id not in self._flights:
+                self._progress.pop(wanted.diff_id, None)
+
+    async def _fetch(self, wanted: WantedLayer, source: BlobSource, progress: LayerProgress) -> None:
+        if wanted.key in self._store.snapshot.layers:
+            progress.stage = Stage.PRESENT
+            return
+        progress.stage = Stage.WAITING
+        async with self._slots:
+            try:
+                await self._attempts(wanted, source, progress)
+            except BaseException:
+                progress.stage = Stage.FAILED
+                raise
+        progress.stage = Stage.DONE
+
+    async def _attempts(self, wanted: WantedLayer, source: BlobSource, progress: LayerProgress) -> None:
+        descriptor = wanted.descriptor
+        partial = self._store.paths.partial(descriptor.digest)
+        while True:
+            resumed = await asyncio.to_thread(_size, partial)
+            try:
+                await self._once(wanted, source, progress)
+            except LayerMismatch:
+                await asyncio.to_thread(partial.unlink, missing_ok=True)
+                # What an earlier run left may be to blame; only fresh bytes speak against the host.
+                if not resumed and not source.distrust(descriptor):
+                    raise
+                log.warning("layer has a wrong digest, fetching again", extra={"layer": descriptor.digest})
+            except (LayerMalformed, LayerTooLarge, DiskFull):
+                await asyncio.to_thread(partial.unlink, missing_ok=True)
+                raise
+            else:
+                return
+
+    async def _once(self, wanted: WantedLayer, source: BlobSource, progress: LayerProgress) -> None:
+        started = time.monotonic()
+        progress.stage, progress.received, progress.unpacked, progress.entries = Stage.FETCHING, 0, 0, 0
+        async with self._scratch(wanted) as scratch:
+            point("layer-begin")
+            algorithm = wanted.descriptor.digest.algorithm
+            async with self._workers.unpack(
+                scratch.tree, scratch.tape_fd, self._limits(), algorithm=algorithm, spool=scratch.spool_fd
+            ) as job:
+                progress.received = scratch.spooled
+                unpacked = await self._transfer(wanted.descriptor, source, job, progress, scratch.spooled)
+            point("layer-unpacked")
+            _check(wanted, unpacked)
+            await asyncio.to_thread(set_opaque, scratch.tree, unpacked.opaque)
+            record = LayerRecord(
+                key=wanted.key,
+                diff_id=wanted.diff_id,
+                size=unpacked.size + (unpacked.tape_bytes + 4095 & -4096),
+                inodes=unpacked.inodes + 1,
+                complete=unpacked.complete,
+                implied=unpacked.implied,
+                opaque=unpacked.opaque,
+                boot=self._store.boot,
+                created_at=time.time_ns(),
+            )
+            await self._store.add_layer(record, scratch.tree, scratch.tape)
+            await asyncio.to_thread(scratch.partial.unlink, missing_ok=True)
+        progress.unpacked, progress.entries = job.progress.unpacked, job.progress.entries
+        log.debug(
+            "unpacked layer",
+            extra={"layer": wanted.descriptor.digest, "seconds": round(time.monotonic() - started, 3)},
+        )
+
+    @contextlib.asynccontextmanager
+    async def _scratch(self, wanted: WantedLayer) -> AsyncIterator[_Scratch]:
+        """A place to unpack into, which is dropped unless the store took it over."""
+        paths = self._store.paths
+        threshold = self._settings.pull.resume_bytes
+        spool = paths.partial(wanted.descriptor.digest) if 0 < threshold <= wanted.descriptor.size else None
+
+        def make() -> _Scratch:
+            tree = paths.scratch()
+            tree.mkdir(mode=0o755)
+            os.chmod(tree, 0o755)
+            tape = tree.with_suffix(".tape")
+            return _Scratch(
+                tree, tape, paths.partial(wanted.descriptor.digest), spool, wanted.descriptor.size
+            )
+
+        try:
+            scratch = await asyncio.to_thread(make)
+        except OSError as error:
+            raise disk_error(error, "prepare to unpack") from error
+        try:
+            yield scratch
+        finally:
+            scratch.close()
+            await shielded(asyncio.to_thread(_drop, self._store, scratch), _CLEANUP_SECONDS)
+
+    async def _transfer(
+        self, descriptor: Descriptor, source: BlobSource, job: LayerJob, progress: LayerProgress, offset: int
+    ) -> Unpacked:
+        """Feed the worker and wait for it, as long as something moves."""
+
+        def count(received: int) -> None:
+            progress.received += received
+
+        async def feed() -> None:
+            try:
+                if offset < descriptor.size:
+                    progress.host = await source.copy(descriptor, job.sink, offset, count)
+            except SinkClosed:
+                pass  # the worker says why
+            finally:
+                job.finish_input()
+
+        feeding = asyncio.ensure_future(feed())
+        ended = asyncio.ensure_future(job.failed())
+        try:
+            await self._watch(feeding, ended, job, progress)
+            if not feeding.done():
+                # It gave up before the end of the input; nobody waits for bytes that nobody reads.
+                feeding.cancel()
+                await asyncio.wait([feeding])
+            else:
+                await feeding
+            return await job.result()
+        finally:
+            for task in (feeding, ended):
+                task.cancel()
+            await asyncio.wait([feeding, ended])
+
+    async def _watch(
+        self,
+        feeding: asyncio.Future[None],
+        ended: asyncio.Future[None],
+        job: LayerJob,
+        progress: LayerProgress,
+    ) -> None:
+        """Wait for the worker's end, or the feed's failure.
+
+        :raises DeadlineExceeded: when nothing moves.
+        :raises DiskFull: when the reserve is touched.
+        """
+        seen, since = (-1, -1), time.monotonic()
+        timeout = self._settings.pull.progress_timeout_seconds
+        while True:
+            waiting = {ended} if feeding.done() else {feeding, ended}
+            done, _ = await asyncio.wait(
+                waiting, timeout=_WATCH_SECONDS, return_when=asyncio.FIRST_COMPLETED
+            )
+            progress.unpacked, progress.entries = job.progress.unpacked, job.progress.entries
+            if ended in done or (feeding in done and feeding.exception() is not None):
+                return
+            now, at = (progress.received, progress.unpacked), time.monotonic()
+            if now != seen:
+                seen, since = now, at
+            elif at - since > timeout:
+                raise DeadlineExceeded(
+                    f"layer {progress.digest}: nothing received nor unpacked for {timeout:g} s "
+                    f"(at {progress.received} of {progress.total} bytes)"
+                )
+            self._check_reserve()
+
+    def _check_reserve(self) -> None:
+        reserve = self._settings.unpack.reserve_bytes
+        free = self._store.free_bytes()
+        if free < reserve:
+            raise DiskFull(
+                f"{self._store.paths.root}: {free >> 20} MiB free, which is below the reserve of "
+                f"{reserve >> 20} MiB (no space left on device)"
+            )
+
+    def _limits(self) -> LayerLimits:
+        unpack = self._settings.unpack
+        return LayerLimits(unpack.max_layer_bytes, unpack.max_layer_entries, unpack.max_ratio)
+
+
+class _Scratch:
+    """Directory, tape and spool of a layer on its way; made in a thread."""
+
+    def __init__(self, tree: Path, tape: Path, partial: Path, spool: Path | None, size: int) -> None:
+        self.tree = tree
+        self.tape = tape
+        self.partial = partial
+        self.spooled = 0
+        self.spool_fd: int | None = None
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        self.tape_fd = os.open(tape, flags | os.O_EXCL, 0o600)
+        if spool is not None:
+            self.spool_fd = os.open(spool, flags | os.O_APPEND, 0o600)
+            self.spooled = os.fstat(self.spool_fd).st_size
+            if self.spooled > size:
+                os.ftruncate(self.spool_fd, 0)
+                self.spooled = 0
+
+    def close(self) -> None:
+        for fd in (self.tape_fd, self.spool_fd):
+            if fd is not None:
+                os.close(fd)
+
+
+def _drop(store: Store, scratch: _Scratch) -> None:
+    """Nothing is left of it if the store took it over."""
+    discard(store.paths, scratch.tree)
+    discard(store.paths, scratch.tape)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _check(wanted: WantedLayer, unpacked: Unpacked) -> None:
+    descriptor = wanted.descriptor
+    if unpacked.packed != descriptor.size:
+        raise LayerMismatch(
+            f"layer {descriptor.digest}: {unpacked.packed} bytes, but the manifest says {descriptor.size}"
+        )
+    if unpacked.digest != descriptor.digest:
+        raise LayerMismatch(f"layer {descriptor.digest}: what came has digest {unpacked.digest}")
+    if unpacked.diff_id != wanted.diff_id:
+        raise LayerMalformed(
+            f"layer {descriptor.digest}: its archive has digest {unpacked.diff_id}, "
+            f"but the image config says {wanted.diff_id}"
+        )

@@ -1,0 +1,1 @@
+"""Root filesystems for containers: writable layers, image volumes, their usage and limits."""

@@ -1,0 +1,27 @@
+"""What is stored: blobs, unpacked layers, images, their names, and who uses them."""
+
+from triptych_image.store.paths import Paths, layer_key
+from triptych_image.store.records import (
+    ImageKind,
+    ImageRecord,
+    LayerRecord,
+    NameRecord,
+    RootfsKind,
+    RootfsRecord,
+    Snapshot,
+)
+from triptych_image.store.store import Store, disk_error
+
+__all__ = [
+    "ImageKind",
+    "ImageRecord",
+    "LayerRecord",
+    "NameRecord",
+    "Paths",
+    "RootfsKind",
+    "RootfsRecord",
+    "Snapshot",
+    "Store",
+    "disk_error",
+    "layer_key",
+]

@@ -1,0 +1,133 @@
+"""What a start finds: rows and files that do not agree after a crash, and what becomes of them.
+
+Files without a row are leftovers. Rows without files mean a damaged store: what they describe is dropped,
+with a warning, so that the next pull fetches it again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sqlite3
+import time
+from pathlib import Path
+
+from triptych_image.faults import point
+from triptych_image.store import _rows
+from triptych_image.store._changes import complete
+from triptych_image.store._database import transaction
+from triptych_image.store.paths import Paths
+from triptych_image.store.records import RootfsKind, Snapshot
+
+log = logging.getLogger(__name__)
+
+
+def recover(connection: sqlite3.Connection, paths: Paths, boot: str, keep_seconds: float) -> Snapshot:
+    """Make rows and files agree; leftovers go to the trash, which is emptied later.
+
+    :param boot: the current boot; layers that another one wrote and did not sync are not trusted.
+    :param keep_seconds: how old a finished layer that no image has may be.
+    """
+    oldest = time.time_ns() - int(keep_seconds * 1e9)
+    unsynced = {key for key, layer in _rows.read_layers(connection).items() if layer.boot not in ("", boot)}
+    present = {entry.name for entry in os.scandir(paths.layers)}
+    lost = {key for key in _rows.read_layers(connection) if key not in present} | unsynced
+    with transaction(connection, durable=True):
+        _drop_broken_images(connection, paths, lost)
+        _drop_rootfs(connection, paths, lost)
+        connection.executemany("DELETE FROM layers WHERE key=?", [(key,) for key in lost])
+        for key in unreferenced(connection):
+            row = connection.execute("SELECT created_at FROM layers WHERE key=?", (key,)).fetchone()
+            if row[0] < oldest:
+                connection.execute("DELETE FROM layers WHERE key=?", (key,))
+    point("recover-rows")
+    snapshot = complete(
+        _rows.read_images(connection),
+        _rows.read_names(connection),
+        _rows.read_layers(connection),
+        _rows.read_rootfs(connection),
+    )
+    discard_strays(paths, snapshot, oldest)
+    point("recover-files")
+    return snapshot
+
+
+def unreferenced(connection: sqlite3.Connection) -> list[str]:
+    """Layers that neither an image nor a root filesystem has."""
+    rows = connection.execute(
+        "SELECT key FROM layers WHERE key NOT IN (SELECT layer FROM image_layers) "
+        "AND key NOT IN (SELECT layer FROM rootfs_layers)"
+    )
+    return [row[0] for row in rows]
+
+
+def _drop_broken_images(connection: sqlite3.Connection, paths: Paths, lost: set[str]) -> None:
+    blobs = {
+        f"{entry.name}:{file.name}" for entry in os.scandir(paths.blobs) for file in os.scandir(entry.path)
+    }
+    for image in _rows.read_images(connection).values():
+        missing = [key for key in image.layers if key in lost]
+        missing += [digest for digest in image.blobs if digest not in blobs]
+        if missing:
+            log.warning("image is not whole, dropped", extra={"image": image.id, "missing": missing[:5]})
+            connection.execute("DELETE FROM images WHERE id=?", (image.id,))
+
+
+def _drop_rootfs(connection: sqlite3.Connection, paths: Paths, lost: set[str]) -> None:
+    present = {entry.name for entry in os.scandir(paths.rootfs)}
+    for rootfs in _rows.read_rootfs(connection).values():
+        gone = rootfs.kind is RootfsKind.CONTAINER and paths.writable(rootfs.key).name not in present
+        if gone or lost.intersection(rootfs.layers):
+            log.warning("root filesystem is not whole, dropped", extra={"key": rootfs.key})
+            connection.execute("DELETE FROM rootfs WHERE key=?", (rootfs.key,))
+
+
+def discard_strays(paths: Paths, snapshot: Snapshot, oldest: int) -> int:
+    """Move files that no row knows to the trash; returns how many."""
+    known_blobs = {
+        f"{digest.algorithm}/{digest.hex}" for image in snapshot.images.values() for digest in image.blobs
+    }
+    known_blobs |= {f"{r.config.algorithm}/{r.config.hex}" for r in snapshot.rootfs.values()}
+    known_rootfs = {
+        paths.writable(rootfs.key).name
+        for rootfs in snapshot.rootfs.values()
+        if rootfs.kind is RootfsKind.CONTAINER
+    }
+    strays = [Path(entry.path) for entry in os.scandir(paths.tmp)]
+    for directory in (paths.layers, paths.tapes):
+        strays += [Path(e.path) for e in os.scandir(directory) if e.name not in snapshot.layers]
+    strays += [Path(e.path) for e in os.scandir(paths.rootfs) if e.name not in known_rootfs]
+    for algorithm in os.scandir(paths.blobs):
+        strays += [
+            Path(e.path)
+            for e in os.scandir(algorithm.path)
+            if f"{algorithm.name}/{e.name}" not in known_blobs
+        ]
+    strays += [Path(e.path) for e in os.scandir(paths.partials) if e.stat().st_mtime_ns < oldest]
+    for path in strays:
+        discard(paths, path)
+    return len(strays)
+
+
+def discard(paths: Paths, path: Path) -> None:
+    """Take a file or directory out of sight; `empty_trash` frees it. Missing is fine."""
+    try:
+        os.rename(path, paths.discarded())
+    except FileNotFoundError:
+        return
+    except OSError:
+        # The writable layers may lie on another file system.
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def empty_trash(paths: Paths) -> int:
+    """Free what was discarded; returns how many trees. Blocking, and may take seconds."""
+    count = 0
+    for entry in list(os.scandir(paths.trash)):
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path, ignore_errors=True)
+        else:
+            Path(entry.path).unlink(missing_ok=True)
+        count += 1
+    return count

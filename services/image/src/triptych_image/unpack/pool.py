@@ -1,0 +1,384 @@
+"""Starts unpack workers and talks to them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import json
+import logging
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from triptych_linux import mounts, process
+
+from triptych_image.errors import DiskFull, LayerMalformed, LayerTooLarge, UnpackFailed
+
+log = logging.getLogger(__name__)
+
+_NODEV_NOSUID_NOEXEC: Final = 0x2 | 0x4 | 0x8
+_PIPE_BYTES: Final = 1 << 20
+_REPORT_MAX: Final = 1 << 25
+_STOP_SECONDS: Final = 5.0
+_NAMESPACES: Final = ("--mount", "--net", "--ipc", "--uts", "--pid", "--fork", "--kill-child=SIGKILL")
+_ERRORS: Final = {"malformed": LayerMalformed, "limit": LayerTooLarge, "disk": DiskFull}
+_BOOT: Final = (
+    "import sys; sys.path[:0] = sys.argv[1:]; from triptych_image.unpack.worker.main import main; main()"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerLimits:
+    """What a layer may ask for; 0 is no limit.
+
+    :param bytes: unpacked.
+    :param ratio: unpacked to packed, once more than a GiB is unpacked.
+    """
+
+    bytes: int = 0
+    entries: int = 0
+    ratio: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """What a worker says of a layer.
+
+    :param digest: of the packed bytes, by a process that does not look into them.
+    :param packed: their number.
+    :param diff_id: digest of the archive inside.
+    :param size: bytes on disk.
+    :param complete: whether the tape gives the archive back.
+    :param implied: directories that no entry named, by path ("" for the root).
+    :param opaque: directories that want overlayfs's mark.
+    """
+
+    digest: str
+    packed: int
+    diff_id: str
+    size: int
+    inodes: int
+    entries: int
+    tape_bytes: int
+    complete: bool
+    implied: tuple[str, ...]
+    opaque: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class UnpackProgress:
+    """How far a worker is; changes while it runs."""
+
+    unpacked: int = 0
+    entries: int = 0
+
+
+class UnpackWorkers:
+    """The process that forks workers; started with the first job, ended when idle.
+
+    :param idle_seconds: how long it stays without work.
+    """
+
+    def __init__(self, idle_seconds: float = 10.0) -> None:
+        self._idle_seconds = idle_seconds
+        self._child: process.Child | None = None
+        self._socket: socket.socket | None = None
+        self._starting = asyncio.Lock()
+        self._jobs = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._closing: set[asyncio.Future[int]] = set()
+
+    async def close(self) -> None:
+        """End it, and with it every job."""
+        self._retire()
+        if self._closing:
+            await asyncio.gather(*self._closing, return_exceptions=True)
+
+    async def warm(self) -> None:
+        """Start it before the first job needs it."""
+        async with self._job():
+            pass
+
+    @contextlib.asynccontextmanager
+    async def unpack(
+        self,
+        root: Path,
+        tape: int,
+        limits: LayerLimits,
+        *,
+        algorithm: str = "sha256",
+        spool: int | None = None,
+    ) -> AsyncIterator[LayerJob]:
+        """Start unpacking into an empty directory.
+
+        Leaving the context ends the workers, if they are not done, and waits for that.
+
+        :param tape: descriptor of an empty file.
+        :param spool: descriptor of a file: what it has is taken first, what comes is appended.
+        """
+        async with self._job(), contextlib.AsyncExitStack() as stack:
+            mount = _open_confined(root)
+            stack.callback(os.close, mount)
+            report, told = _report(stack)
+            forward_report, forward_told = _report(stack)
+            feed, sink = os.pipe2(os.O_CLOEXEC)
+            with contextlib.suppress(OSError):
+                import fcntl
+
+                fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+            request = {
+                "kind": "unpack",
+                "algorithm": algorithm,
+                "limits": {"bytes": limits.bytes, "entries": limits.entries, "ratio": limits.ratio},
+            }
+            fds = [told, forward_told, mount, tape, feed, *([] if spool is None else [spool])]
+            job = LayerJob(report, forward_report, sink)
+            stack.push_async_callback(job.close)
+            try:
+                self._send(request, fds)
+            finally:
+                for fd in (told, forward_told, feed):
+                    os.close(fd)
+            yield job
+
+    async def verify(self, root: Path, tape: int) -> dict[str, Any]:
+        """Play a layer's tape and compare; gives `diff_id`, `problems`, `inodes`, `opaque`."""
+        async with self._job(), contextlib.AsyncExitStack() as stack:
+            mount = _open_confined(root)
+            stack.callback(os.close, mount)
+            report, told = _report(stack)
+            try:
+                self._send({"kind": "verify"}, [told, mount, tape])
+            finally:
+                os.close(told)
+            return await report.result("verify")
+
+    @contextlib.asynccontextmanager
+    async def export(self, root: Path, tape: int, out: int, *, gzip: bool) -> AsyncIterator[Report]:
+        """Play a layer's archive into a descriptor; await the report's `result("export")` for its end."""
+        async with self._job(), contextlib.AsyncExitStack() as stack:
+            mount = _open_confined(root)
+            stack.callback(os.close, mount)
+            report, told = _report(stack)
+            stack.push_async_callback(report.ended)
+            try:
+                self._send({"kind": "export", "gzip": gzip}, [told, mount, tape, out])
+            finally:
+                os.close(told)
+            yield report
+
+    @contextlib.asynccontextmanager
+    async def _job(self) -> AsyncIterator[None]:
+        self._jobs += 1
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        try:
+            async with self._starting:
+                if self._child is not None and self._child.popen.poll() is not None:
+                    self._retire()
+                if self._child is None:
+                    await self._start()
+            yield
+        finally:
+            self._jobs -= 1
+            if self._jobs == 0:
+                self._timer = asyncio.get_running_loop().call_later(self._idle_seconds, self._retire)
+
+    async def _start(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            argv = ["unshare", *_NAMESPACES, sys.executable, "-I", "-S", "-c", _BOOT, *_import_paths()]
+            self._child = await process.spawn(
+                argv, step="start the unpack worker", stdin=theirs.fileno(), stderr=2
+            )
+        self._socket = ours
+
+    def _retire(self) -> None:
+        """Close the socket, upon which the process ends; it is reaped in the background."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        child, self._child = self._child, None
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if child is not None:
+            task = asyncio.ensure_future(child.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    def _send(self, request: dict[str, Any], fds: Sequence[int]) -> None:
+        assert self._socket is not None
+        try:
+            socket.send_fds(self._socket, [json.dumps(request).encode()], list(fds))
+        except OSError as error:
+            self._retire()
+            raise UnpackFailed(f"unpack: the worker does not listen: {error.strerror}") from error
+
+
+@dataclass(slots=True)
+class Report:
+    """Reads the lines that a worker writes."""
+
+    fd: int
+    on_progress: Callable[[dict[str, Any]], None] | None = None
+    _data: bytearray = field(default_factory=bytearray)
+    _final: dict[str, Any] | None = None
+    _done: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        os.set_blocking(self.fd, False)
+        asyncio.get_running_loop().add_reader(self.fd, self._ready)
+
+    def _ready(self) -> None:
+        try:
+            data = os.read(self.fd, 1 << 16)
+        except BlockingIOError:
+            return
+        if not data or len(self._data) > _REPORT_MAX:
+            self.close()
+            return
+        self._data += data
+        while (end := self._data.find(b"\n")) >= 0:
+            line = bytes(self._data[:end])
+            del self._data[: end + 1]
+            self._take(line)
+
+    def _take(self, line: bytes) -> None:
+        try:
+            message = json.loads(line)
+        except ValueError:
+            message = None
+        if not isinstance(message, dict):
+            return
+        if "result" in message or "error" in message:
+            self._final = message
+        elif self.on_progress is not None:
+            self.on_progress(message)
+
+    def close(self) -> None:
+        """Stop listening."""
+        if not self._done.is_set():
+            self._done.set()
+            asyncio.get_running_loop().remove_reader(self.fd)
+            os.close(self.fd)
+
+    async def ended(self) -> None:
+        """Wait until the worker is gone."""
+        await self._done.wait()
+
+    async def result(self, step: str) -> dict[str, Any]:
+        """Wait for the worker's end.
+
+        :raises LayerMalformed, LayerTooLarge, DiskFull, UnpackFailed: as the worker says.
+        """
+        await self._done.wait()
+        if self._final is None:
+            raise UnpackFailed(f"{step}: the worker died", hint="see the daemon's log")
+        if "error" in self._final:
+            kind = _ERRORS.get(str(self._final["error"]), UnpackFailed)
+            raise kind(f"{step}: {self._final.get('message')}")
+        found = self._final["result"]
+        if not isinstance(found, dict):
+            raise UnpackFailed(f"{step}: the worker answered nonsense")
+        return found
+
+
+class LayerJob:
+    """One layer being unpacked.
+
+    :ivar sink: descriptor to write the packed bytes to; `finish_input` closes it.
+    """
+
+    def __init__(self, report: Report, forward: Report, sink: int) -> None:
+        self.sink = sink
+        self.progress = UnpackProgress()
+        self._report = report
+        self._forward = forward
+        report.on_progress = self._on_progress
+
+    def _on_progress(self, message: dict[str, Any]) -> None:
+        self.progress.unpacked = int(message.get("unpacked", 0))
+        self.progress.entries = int(message.get("entries", 0))
+
+    def finish_input(self) -> None:
+        """No more bytes come."""
+        if self.sink >= 0:
+            os.close(self.sink)
+            self.sink = -1
+
+    async def failed(self) -> None:
+        """Wait until the unpacker has ended, which before the end of the input means that it failed."""
+        await self._report.ended()
+
+    async def result(self) -> Unpacked:
+        """Wait for the end.
+
+        :raises LayerMalformed, LayerTooLarge, DiskFull, UnpackFailed: as the worker says.
+        """
+        found = await self._report.result("unpack layer")
+        hashed = await self._forward.result("read layer")
+        self.progress = UnpackProgress(int(found["unpacked"]), int(found["entries"]))
+        return Unpacked(
+            digest=str(hashed["digest"]),
+            packed=int(hashed["size"]),
+            diff_id=str(found["diff_id"]),
+            size=int(found["bytes"]),
+            inodes=int(found["inodes"]),
+            entries=int(found["entries"]),
+            tape_bytes=int(found["tape_bytes"]),
+            complete=bool(found["complete"]),
+            implied=tuple(map(str, found["implied"])),
+            opaque=tuple(map(str, found["opaque"])),
+        )
+
+    async def close(self) -> None:
+        """End the workers by ending their input, and wait until nobody writes into the directory."""
+        self.finish_input()
+        ended = asyncio.gather(self._report.ended(), self._forward.ended())
+        try:
+            await process.shielded(_wait(ended), _STOP_SECONDS)
+        finally:
+            self._report.close()
+            self._forward.close()
+
+
+async def _wait(ended: asyncio.Future[Any]) -> None:
+    await ended
+
+
+def _report(stack: contextlib.AsyncExitStack) -> tuple[Report, int]:
+    read, write = os.pipe2(os.O_CLOEXEC)
+    report = Report(read)
+    stack.callback(report.close)
+    return report, write
+
+
+def _open_confined(path: Path) -> int:
+    """A detached mount of a directory on which devices cannot be opened."""
+    tree = mounts.clone_tree(path)
+    try:
+        mounts.set_attributes(tree, attr_set=_NODEV_NOSUID_NOEXEC)
+    except BaseException:
+        os.close(tree)
+        raise
+    return tree
+
+
+def _import_paths() -> list[str]:
+    """Where `triptych_image` and the decompressors are, for an interpreter that starts without site."""
+    paths: list[str] = []
+    for name in ("triptych_image", "isal", "zstandard"):
+        spec = importlib.util.find_spec(name)
+        if spec is None or not spec.submodule_search_locations:
+            raise UnpackFailed(f"start the unpack worker: the package {name} is not installed")
+        path = str(Path(spec.submodule_search_locations[0]).parent)
+        if path not in paths:
+            paths.append(path)
+    return paths
