@@ -21,7 +21,6 @@ from triptych_runtime.spec.inputs import (
 )
 from triptych_runtime.spec.resources import build as build_resources
 from triptych_runtime.spec.rootfs import RootfsView
-from triptych_runtime.spec.sysctls import pod_sysctls
 from triptych_runtime.spec.validate import validate_container, validate_resources, validate_sandbox
 
 __all__ = [
@@ -44,7 +43,6 @@ __all__ = [
     "build_exec_process",
     "build_resources",
     "encode",
-    "pod_sysctls",
     "validate_container",
     "validate_resources",
     "validate_sandbox",

@@ -20,7 +20,6 @@ from triptych_runtime.spec import (
     resources,
     selinux,
     signals,
-    sysctls,
     users,
 )
 from triptych_runtime.spec.facts import HandlerFeatures, HostFacts
@@ -29,7 +28,7 @@ _HOST_NAME_MAX = 64
 
 
 def validate_sandbox(config: api_pb2.PodSandboxConfig, host: HostFacts, handler: HandlerFeatures) -> None:
-    """At RunPodSandbox, before anything is made.
+    """At RunPodSandbox, before anything is made. Sysctls are checked by `triptych_runtime.namespaces`.
 
     :raises InvalidArgument: naming the field.
     :raises FailedPrecondition: when the host or the handler lacks what it needs.
@@ -47,7 +46,6 @@ def validate_sandbox(config: api_pb2.PodSandboxConfig, host: HostFacts, handler:
     namespaces.validate_user_namespace_support(options, handler)
     selinux.validate(context.selinux_options)
     _validate_profile(profiles.seccomp_of(context), "seccomp", host.seccomp, privileged=context.privileged)
-    sysctls.pod_sysctls(config)
     resources.validate(config.linux.resources, "config.linux.resources")
     resources.validate(config.linux.overhead, "config.linux.overhead")
 
