@@ -1,0 +1,138 @@
+"""`triptych trace`: the collector with a real exporter, the tree, and the switch."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from rich.console import Console
+from triptych_cli.trace import switch
+from triptych_cli.trace.collector import Collector
+from triptych_cli.trace.model import Span
+from triptych_cli.trace.tree import render, walk
+
+
+def _drawn(spans: list[Span], **options: bool) -> list[str]:
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))
+    console.print(render(spans, **options))
+    return console.export_text().splitlines()
+
+
+def _span(name: str, parent: str, start: int, end: int, **more: Any) -> Span:
+    return Span("t", name, parent, name, "triptych-runtime", start * 10**6, end * 10**6, **more)
+
+
+def test_a_tree_is_in_order_of_time_with_guides() -> None:
+    spans = [
+        _span("start", "root", 50, 90),
+        _span("root", "", 0, 100),
+        _span(
+            "create",
+            "root",
+            10,
+            40,
+            error="no space left",
+            attributes={"container.id": "c1", "rpc.system": "grpc"},
+        ),
+        _span("mount", "create", 15, 20),
+        _span("late", "unknown parent", 95, 99),
+    ]
+    assert [(node.guide, node.span.name) for node in walk(spans)] == [
+        ("", "root"),
+        ("├─ ", "create"),
+        ("│  └─ ", "mount"),
+        ("└─ ", "start"),
+        ("", "late"),
+    ]
+    lines = _drawn(spans)
+    assert "no space left" in lines[3]
+    assert lines[1].split()[1:6] == ["triptych-runtime", "0", "µs", "100.0", "ms"]
+    assert lines[1].count("━") == 32
+    assert any("container.id = c1" in line for line in _drawn(spans, attributes=True))
+    assert not any("rpc.system" in line for line in _drawn(spans, attributes=True))
+
+
+def test_a_span_that_is_its_own_parent_does_not_loop() -> None:
+    assert [node.span.name for node in walk([_span("odd", "odd", 0, 1)])] == ["odd"]
+    assert _drawn([]) == ["no span has arrived"]
+
+
+def test_the_collector_takes_what_a_real_exporter_sends() -> None:
+    with Collector() as collector:
+        provider = TracerProvider(resource=Resource.create({"service.name": "triptych-image"}))
+        exporter = OTLPSpanExporter(endpoint=collector.endpoint, insecure=True)
+        provider.add_span_processor(SimpleSpanProcessor(exporter))
+        tracer = provider.get_tracer("test")
+        parent = TraceContextTextMapPropagator().extract({"traceparent": f"00-{'1' * 32}-{'2' * 16}-01"})
+        with tracer.start_as_current_span("outer", context=parent, attributes={"layers": 3, "cached": True}):
+            with pytest.raises(ValueError), tracer.start_as_current_span("inner"):
+                raise ValueError("broken")
+        spans = collector.settle("1" * 32, quiet=0.2, deadline=10)
+        provider.shutdown()
+    outer = next(span for span in spans if span.name == "outer")
+    inner = next(span for span in spans if span.name == "inner")
+    assert (outer.parent, outer.service) == ("2" * 16, "triptych-image")
+    assert outer.attributes == {"layers": 3, "cached": True}
+    assert inner.parent == outer.id
+    assert inner.error is not None and "broken" in inner.error
+    assert 0 <= inner.seconds <= outer.seconds
+
+
+def test_settle_ends_at_its_deadline() -> None:
+    with Collector() as collector:
+        assert collector.settle("none", quiet=0.1, deadline=0.3) == []
+
+
+@pytest.fixture
+def reloads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    sent: list[int] = []
+
+    def kill(pid: int, number: int) -> None:
+        assert number == signal.SIGHUP
+        sent.append(pid)
+
+    monkeypatch.setattr(switch.os, "kill", kill)
+    monkeypatch.setattr(switch, "_TAKES", 0.0)
+    monkeypatch.setattr("triptych_cli.trace.command._DEADLINE", 0.3)
+    return sent
+
+
+def test_a_request_is_traced_and_the_drop_ins_are_gone_after(
+    node: Any, tmp_path: Path, reloads: list[int]
+) -> None:
+    config = tmp_path / "etc"
+    during: list[str] = []
+    node.runtime.on_status = lambda: during.extend(path.read_text() for path in config.rglob("*.toml"))
+    done = node.run("trace", "--config-dir", str(config), "call", "runtime.v1.RuntimeService/Status", "{}")
+    assert "runtime.v1.RuntimeService/Status" in done.out
+    assert done.status == 1 and "no daemon sent a span" in done.err, "the fakes send none"
+    assert len(during) == 3 and all('endpoint = "http://127.0.0.1:' in text for text in during)
+    assert len(reloads) == 6
+    assert list(config.rglob("*")) == []
+    version, trace, parent, flags = node.runtime.metadata["traceparent"].split("-")
+    assert (version, flags, len(trace), len(parent)) == ("00", "01", 32, 16)
+
+
+def test_a_pod_is_run_and_removed(node: Any, tmp_path: Path, reloads: list[int]) -> None:
+    file = tmp_path / "pod.json"
+    file.write_text(json.dumps({"metadata": {"name": "traced", "namespace": "n", "uid": "u"}}))
+    done = node.run("trace", "--config-dir", str(tmp_path / "etc"), "run", str(file), "-o", "json")
+    assert node.runtime.seen == ["run traced", "stop d", "remove d"]
+    names = [span["name"] for span in json.loads(done.out)]
+    assert names == ["triptych trace run", "RunPodSandbox", "StopPodSandbox", "RemovePodSandbox"]
+
+
+def test_wrong_requests_are_named(node: Any, tmp_path: Path, reloads: list[int]) -> None:
+    where = ("trace", "--config-dir", str(tmp_path / "etc"), "call")
+    assert "no service no.such.Service" in node.run(*where, "no.such.Service/X").err
+    assert "has no method Nothing" in node.run(*where, "runtime.v1.RuntimeService/Nothing").err
+    wrong = node.run(*where, "runtime.v1.RuntimeService/Status", '{"nonsense": 1}')
+    assert "the body is no runtime.v1.StatusRequest" in wrong.err
