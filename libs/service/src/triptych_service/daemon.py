@@ -51,6 +51,8 @@ class Daemon(Generic[S]):
     :ivar tasks: background tasks; ended before the code after `yield` runs.
     :ivar listen_fds: sockets passed by the service manager, by name; `grpc` is taken by the bootstrap.
     :ivar stopping: set when the daemon begins to stop.
+    :ivar release_socket: after `yield`: give the socket's path up before the process ends, so that a
+        successor may serve it while this one finishes long work.
     :ivar metrics: declare instruments here.
     :ivar health: to announce that a service stopped working or works again.
     """
@@ -66,6 +68,7 @@ class Daemon(Generic[S]):
         metrics: Metrics,
         listen_fds: Mapping[str, int],
         stopping: asyncio.Event,
+        release_socket: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = definition.name
         self.version = definition.version
@@ -77,6 +80,7 @@ class Daemon(Generic[S]):
         self.stopping = stopping
         self.metrics = metrics
         self.health = health
+        self.release_socket = release_socket
         self.service_names: list[str] = []
         self._interceptor = interceptor
         self._reload_callbacks: list[ReloadCallback[S]] = []
@@ -92,7 +96,10 @@ class Daemon(Generic[S]):
         self._interceptor.endless.update(f"/{name}/{method}" for method in endless)
 
     def on_reload(self, callback: ReloadCallback[S]) -> None:
-        """Call back with the new settings when a reload changed some; an error is logged, not fatal."""
+        """Call back with the settings on every reload, as files they name may have changed too.
+
+        An error is logged, not fatal.
+        """
         self._reload_callbacks.append(callback)
 
     async def reloaded(self, settings: S) -> list[Exception]:

@@ -156,6 +156,7 @@ class _Runner(Generic[S]):
                     metrics,
                     passed,
                     self._stopping,
+                    socket.release,
                 )
                 health.add_to_server(server, statuses, daemon.service_names)
                 self._handle_signals(asyncio.get_running_loop())
@@ -222,10 +223,10 @@ class _Runner(Generic[S]):
         found = list(changes(daemon.settings, loaded.settings))
         report(found)
         merged = merge(daemon.settings, loaded.settings)
-        if merged != daemon.settings:
-            self._apply_log_level(merged)
-            for failure in await daemon.reloaded(merged):
-                log.error("reload: a part of the daemon failed to take its settings", exc_info=failure)
+        self._apply_log_level(merged)
+        # Also with equal settings: the files that they name, such as certificates, may have changed.
+        for failure in await daemon.reloaded(merged):
+            log.error("reload: a part of the daemon failed to take its settings", exc_info=failure)
 
     def _apply_log_level(self, settings: ServiceSettings) -> None:
         logs.set_levels(settings.log)

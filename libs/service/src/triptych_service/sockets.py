@@ -54,7 +54,7 @@ class SocketPath:
             self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         except OSError as error:
             raise SocketUnusable(f"socket directory {self.path.parent}: {error.strerror}") from None
-        self._take_lock()
+        self._take_lock(shared=activated)
         if activated:
             return
         try:
@@ -63,12 +63,13 @@ class SocketPath:
             self.release()
             raise
 
-    def _take_lock(self) -> None:
+    def _take_lock(self, *, shared: bool) -> None:
+        """:param shared: the manager's socket may be passed to several instances of one service."""
         lock = os.open(
             self.path.with_name(self.path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
         )
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(lock, 32, 0).decode(errors="replace").strip()
             os.close(lock)
