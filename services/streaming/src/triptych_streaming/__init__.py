@@ -1,0 +1,1 @@
+"""The streaming daemon: exec, attach and port-forward."""

@@ -1,0 +1,64 @@
+"""Errors of the streaming daemon."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from triptych_errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+)
+
+
+class HandshakeRefused(InvalidArgument):
+    """An HTTP request that does not become a session; `status` and `headers` make the answer."""
+
+    def __init__(self, status: int, message: str, headers: Sequence[tuple[str, str]] = ()) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = tuple(headers)
+
+
+class PeerFault(InvalidArgument):
+    """The client broke the protocol of its session; the connection ends."""
+
+
+class StreamsMissing(DeadlineExceeded):
+    """The client did not open the streams of its session in time."""
+
+
+class SessionIdle(DeadlineExceeded):
+    """No byte passed in either direction for the idle timeout."""
+
+
+class TokenUnknown(NotFound):
+    """A token that is wrong, was used, or has expired: told apart by nobody."""
+
+
+class TooManySessions(ResourceExhausted):
+    """A limit on tokens outstanding or sessions at once."""
+
+
+class ContainerGone(FailedPrecondition):
+    """The container ended between the request and the client's arrival, or its monitor did."""
+
+
+class ExecFailed(Internal):
+    """The OCI runtime did not start the process."""
+
+
+class DialFailed(Unavailable):
+    """Nothing in the pod's network namespace takes connections on the port."""
+
+
+class ListenFailed(FailedPrecondition):
+    """The HTTP address cannot be served."""
+
+
+class TlsUnusable(FailedPrecondition):
+    """Certificate, key or client CA cannot be used, or are missing where they must be."""

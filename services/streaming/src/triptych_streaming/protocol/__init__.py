@@ -1,0 +1,1 @@
+"""Session protocols without I/O: bytes in, events out; calls in, bytes out."""

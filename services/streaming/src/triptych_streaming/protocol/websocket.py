@@ -1,0 +1,106 @@
+"""The WebSocket layer under both kinds of sessions: messages in pieces, by websockets' Sans-I/O core."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from websockets.frames import CloseCode, Frame, Opcode
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+
+from triptych_streaming.errors import PeerFault
+from triptych_streaming.protocol.channels import Buffer
+
+_SHORT = 126
+_MEDIUM = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class MessagePiece:
+    """One frame of a message.
+
+    :param first: it begins a message.
+    :param last: it ends one.
+    """
+
+    data: bytes
+    first: bool
+    last: bool
+    text: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The client sent its close frame."""
+
+
+class WebSocket:
+    """The server's side of an open WebSocket."""
+
+    def __init__(self, protocol: ServerProtocol) -> None:
+        self._protocol = protocol
+        self._text = False
+        self._out: list[Buffer] = []
+
+    def receive(self, data: Buffer) -> Iterator[MessagePiece | Closed]:
+        """Give what the client's bytes hold; pings are answered on the way.
+
+        :raises PeerFault: no WebSocket frames, or one above the size limit.
+        """
+        self._protocol.receive_data(bytes(data))
+        for frame in self._protocol.events_received():
+            if not isinstance(frame, Frame):
+                continue
+            if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
+                self._text = frame.opcode == Opcode.TEXT
+                yield MessagePiece(bytes(frame.data), True, frame.fin, self._text)
+            elif frame.opcode == Opcode.CONT:
+                yield MessagePiece(bytes(frame.data), False, frame.fin, self._text)
+            elif frame.opcode == Opcode.CLOSE:
+                yield Closed()
+        if self._protocol.parser_exc is not None:
+            raise PeerFault(f"websocket: {self._protocol.parser_exc}") from self._protocol.parser_exc
+
+    def send(self, prefix: bytes, payload: Buffer, *, text: bool = False) -> None:
+        """Queue one message, `prefix` and `payload` together, the payload by reference.
+
+        The frame is laid out here: a server's frames are not masked, and going through the core would copy
+        each payload twice.
+        """
+        if self._protocol.state is not State.OPEN:
+            return
+        self._collect()
+        opcode = Opcode.TEXT if text else Opcode.BINARY
+        self._out += (_head(opcode, len(prefix) + len(payload)) + prefix, payload)
+
+    def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        """Send the close frame, once."""
+        if self._protocol.state is State.OPEN:
+            self._protocol.send_close(code, reason)
+
+    def take(self) -> list[Buffer]:
+        """Bytes that wait to be sent."""
+        self._collect()
+        out, self._out = self._out, []
+        return out
+
+    def _collect(self) -> None:
+        self._out += [data for data in self._protocol.data_to_send() if data]
+
+
+def open_websocket(frame_limit: int) -> WebSocket:
+    """The server's side of a WebSocket whose handshake is answered.
+
+    :param frame_limit: bytes of the largest frame taken; messages in several frames may be of any size.
+    """
+    return WebSocket(ServerProtocol(state=State.OPEN, max_size=(None, frame_limit)))
+
+
+def _head(opcode: int, length: int) -> bytes:
+    """A frame's head: final, not masked (RFC 6455 section 5.2)."""
+    if length < _SHORT:
+        return bytes((0x80 | opcode, length))
+    if length < _MEDIUM:
+        return bytes((0x80 | opcode, 126)) + length.to_bytes(2, "big")
+    return bytes((0x80 | opcode, 127)) + length.to_bytes(8, "big")

@@ -1,0 +1,1 @@
+"""The HTTP server: listening, TLS, connections, and the sessions that they become."""

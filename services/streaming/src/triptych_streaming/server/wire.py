@@ -1,0 +1,156 @@
+"""One client connection as the sessions see it, plain or TLS."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from triptych_streaming.protocol.channels import Buffer
+
+_LOW_SHARE = 4
+_FLOOD = 16
+"""Times the write limit that answers nobody asked for (pongs, resets) may pile up before the client is
+not read any more."""
+
+# What arrives is used up before the call returns, so all connections of the event loop share one buffer.
+_RECEIVED = memoryview(bytearray(1 << 16))
+
+
+def _ignore(data: memoryview) -> None:
+    """Bytes of a session that has ended."""
+
+
+def _nothing() -> None:
+    """Nobody wants to be told."""
+
+
+class Wire(asyncio.BufferedProtocol):
+    """Bytes in by a callback, bytes out with back-pressure.
+
+    :ivar on_data: gets what arrives, as a view that is valid during the call only.
+    :ivar on_lost: called once when the client is gone, in whatever way.
+    :ivar on_writable: called when `congested` turns false.
+    :ivar congested: more than the limit waits for the client: stop producing.
+    :ivar active_at: loop time of the last byte in either direction.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._holds: set[object] = set()
+        self.on_data: Callable[[memoryview], None] = _ignore
+        self.on_lost: Callable[[], None] = _nothing
+        self.on_writable: Callable[[], None] = _nothing
+        self.congested = False
+        self.lost = False
+        self.active_at = self._loop.time()
+        self._gone: asyncio.Future[None] = self._loop.create_future()
+
+    # asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=self._limit, low=self._limit // _LOW_SHARE)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return _RECEIVED
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.active_at = self._loop.time()
+        self.on_data(_RECEIVED[:nbytes])
+
+    def eof_received(self) -> bool:
+        self._lose()
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lose()
+        self._transport = None
+        if not self._gone.done():
+            self._gone.set_result(None)
+
+    def pause_writing(self) -> None:
+        self.congested = True
+
+    def resume_writing(self) -> None:
+        self.congested = False
+        self.release(self)
+        self.on_writable()
+
+    def _lose(self) -> None:
+        if not self.lost:
+            self.lost = True
+            self.on_lost()
+
+    # The session's side
+
+    @property
+    def peer(self) -> str:
+        """The client's address, for logs."""
+        name = self._transport.get_extra_info("peername") if self._transport else None
+        return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else ""
+
+    def write(self, buffers: list[Buffer]) -> None:
+        """Send in order. Nothing is refused: the caller stops when `congested`."""
+        transport = self._transport
+        if not buffers or transport is None or transport.is_closing():
+            return
+        self.active_at = self._loop.time()
+        transport.write(buffers[0] if len(buffers) == 1 else b"".join(buffers))
+        if self.congested and transport.get_write_buffer_size() > self._limit * _FLOOD:
+            self.hold(self)
+
+    def hold(self, holder: object) -> None:
+        """Stop reading from the client until every holder has released."""
+        if not self._holds and self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+        self._holds.add(holder)
+
+    def release(self, holder: object) -> None:
+        """Undo `hold`."""
+        if holder in self._holds:
+            self._holds.discard(holder)
+            if not self._holds and self._transport is not None and not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    def abort(self) -> None:
+        """Drop the connection and what waits to be sent."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def close(self, seconds: float) -> None:
+        """Send what waits, then let the client close; after `seconds` it is cut off.
+
+        What the client still sends is read and dropped: to close over unread bytes would reset the
+        connection, and the client could lose the last output and its exit code.
+        """
+        self.on_data = _ignore
+        self.on_lost = self.on_writable = _nothing
+        for holder in list(self._holds):
+            self.release(holder)
+        transport = self._transport
+        if transport is None:
+            return
+        try:
+            if transport.can_write_eof() and not transport.is_closing():
+                transport.write_eof()
+            if not self.lost:
+                async with asyncio.timeout(seconds):
+                    await self._closed_by_client()
+            transport.close()
+            async with asyncio.timeout(seconds):
+                await asyncio.shield(self._gone)
+        except (TimeoutError, OSError):
+            self.abort()
+        except asyncio.CancelledError:
+            self.abort()
+            raise
+
+    async def _closed_by_client(self) -> None:
+        if self.lost:
+            return
+        closed = asyncio.Event()
+        self.on_lost = closed.set
+        await closed.wait()

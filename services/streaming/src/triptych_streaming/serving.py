@@ -1,0 +1,140 @@
+"""Runs one claimed session: puts its protocol and its work together, and accounts for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from pathlib import Path
+
+from triptych_errors import TriptychError
+
+from triptych_streaming.protocol.channels import StreamSet
+from triptych_streaming.protocol.forward import PortForward
+from triptych_streaming.protocol.handshake import Acceptance, SessionRequest, Transport
+from triptych_streaming.protocol.negotiation import (
+    SPDY_REMOTE,
+    TUNNELS,
+    WEBSOCKET_PORT_FORWARD,
+    WEBSOCKET_REMOTE,
+)
+from triptych_streaming.protocol.portforward_spdy import SpdyPortForward
+from triptych_streaming.protocol.portforward_websocket import TunnelPortForward, WebSocketPortForward
+from triptych_streaming.protocol.remotecommand import RemoteCommand
+from triptych_streaming.protocol.remotecommand_spdy import SpdyRemoteCommand
+from triptych_streaming.protocol.remotecommand_websocket import WebSocketRemoteCommand
+from triptych_streaming.protocol.status import Outcome
+from triptych_streaming.protocol.websocket import open_websocket
+from triptych_streaming.records import AttachSession, ExecSession, PortForwardSession, Waiting
+from triptych_streaming.server.wire import Wire
+from triptych_streaming.sessions import Active, Sessions
+from triptych_streaming.settings import Settings
+from triptych_streaming.workers.attach import start_attach
+from triptych_streaming.workers.backend import Backend
+from triptych_streaming.workers.dial import dial
+from triptych_streaming.workers.exec import start_exec
+from triptych_streaming.workers.forward import ForwardLimits, ForwardSession
+from triptych_streaming.workers.remote import RemoteLimits, RemoteSession
+
+
+class Server:
+    """Serves sessions with the settings of the moment they begin.
+
+    :param directory: on tmpfs, for the files of processes that start.
+    """
+
+    def __init__(self, settings: Settings, sessions: Sessions, directory: Path) -> None:
+        self.settings = settings
+        self._sessions = sessions
+        self._directory = directory
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    async def serve(
+        self, wire: Wire, waiting: Waiting, request: SessionRequest, acceptance: Acceptance
+    ) -> None:
+        """Run a session to its end; what goes wrong is told to the client and to the log."""
+        session = waiting.session
+        if isinstance(session, PortForwardSession):
+            forward = self._forward_protocol(session, acceptance)
+            with self._sessions.running(waiting, forward.name, wire.peer) as active:
+                await self._guarded(active, self._forward(wire, session, forward, active, request.early))
+        else:
+            command = self._remote_protocol(session.streams, acceptance)
+            with self._sessions.running(waiting, command.name, wire.peer) as active:
+                await self._guarded(active, self._remote(wire, session, command, active, request.early))
+
+    async def _guarded(self, active: Active, work: Awaitable[Outcome]) -> None:
+        try:
+            active.outcome = await work
+        except TriptychError as error:
+            active.reason = str(error)
+        except asyncio.CancelledError:
+            active.reason = "the streaming daemon stops"
+            raise
+
+    async def _remote(
+        self,
+        wire: Wire,
+        session: ExecSession | AttachSession,
+        protocol: RemoteCommand,
+        active: Active,
+        early: bytes,
+    ) -> Outcome:
+        timeouts, limits = self.settings.timeouts, self.settings.limits
+
+        async def start() -> Backend:
+            if isinstance(session, ExecSession):
+                return await start_exec(session, self._directory, deadline=timeouts.exec_start)
+            return await start_attach(session, deadline=timeouts.exec_start)
+
+        remote = RemoteSession(
+            wire,
+            protocol,
+            RemoteLimits(
+                limits.stream_buffer_bytes,
+                timeouts.creation,
+                timeouts.idle,
+                timeouts.linger,
+                timeouts.hangup,
+            ),
+            active.traffic,
+        )
+        return await remote.run(start, early)
+
+    async def _forward(
+        self, wire: Wire, session: PortForwardSession, protocol: PortForward, active: Active, early: bytes
+    ) -> Outcome:
+        timeouts, limits = self.settings.timeouts, self.settings.limits
+        forward = ForwardSession(
+            wire,
+            protocol,
+            ForwardLimits(limits.stream_buffer_bytes, timeouts.creation, timeouts.idle),
+            active.traffic,
+            lambda port: dial(session.network_namespace, port, deadline=timeouts.dial),
+        )
+        return await forward.run(early)
+
+    def _remote_protocol(self, streams: StreamSet, acceptance: Acceptance) -> RemoteCommand:
+        name = acceptance.protocol
+        if acceptance.transport is Transport.SPDY:
+            return SpdyRemoteCommand(streams, SPDY_REMOTE[name], name)
+        form = WEBSOCKET_REMOTE[name]
+        limit = self.settings.limits.message_bytes
+        return WebSocketRemoteCommand(
+            open_websocket(limit), streams, form.version, name, base64=form.base64, message_limit=limit
+        )
+
+    def _forward_protocol(self, session: PortForwardSession, acceptance: Acceptance) -> PortForward:
+        name = acceptance.protocol
+        limits = self.settings.limits
+        if acceptance.transport is Transport.WEBSOCKET and name not in TUNNELS:
+            form = WEBSOCKET_PORT_FORWARD[name]
+            limit = limits.message_bytes
+            return WebSocketPortForward(
+                open_websocket(limit), session.ports, name, base64=form.base64, message_limit=limit
+            )
+        inner = SpdyPortForward(
+            streams=limits.streams_per_session, pair_timeout=self.settings.timeouts.creation
+        )
+        if acceptance.transport is Transport.SPDY:
+            return inner
+        return TunnelPortForward(open_websocket(limits.message_bytes), inner, name)

@@ -1,0 +1,124 @@
+"""Settings of the streaming daemon."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+from triptych_service import Reload, ServiceSettings, Table, setting
+
+Seconds = Annotated[float, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=1)]
+
+
+class HttpSettings(Table):
+    """`[http]`"""
+
+    listen: str = setting(
+        "127.0.0.1:10010",
+        "Address that exec, attach and port-forward URLs are served on, `host:port`. A socket named `http` "
+        "that the service manager passes is used instead.",
+    )
+    advertise: str = setting(
+        "",
+        "Base of the URLs given out, such as `https://node-1:10010/stream`, where the kubelet reaches this "
+        "daemon by another name than `listen`; empty makes it from the address served.",
+        reload=Reload.LIVE,
+    )
+    insecure: bool = setting(
+        False, "Serve plain HTTP on an address that is not loopback. Who sees a URL then has the session."
+    )
+    backlog: Count = setting(1024, "Connections that the kernel keeps waiting to be taken.")
+
+
+class TlsSettings(Table):
+    """`[tls]`"""
+
+    certificate: str = setting(
+        "", "PEM file of the server's certificate and chain; empty serves plain HTTP.", reload=Reload.LIVE
+    )
+    key: str = setting("", "PEM file of its private key.", reload=Reload.LIVE)
+    client_ca: str = setting(
+        "",
+        "PEM file of authorities; when set, only clients with a certificate of theirs are served.",
+        reload=Reload.LIVE,
+    )
+    minimum: Annotated[str, Meta(pattern=r"^1\.[23]$")] = setting(
+        "1.2", "Lowest TLS version, `1.2` or `1.3`.", reload=Reload.LIVE
+    )
+
+
+class LimitSettings(Table):
+    """`[limits]`"""
+
+    sessions: Count = setting(
+        4096, "Sessions of this process at once; more are answered 503.", reload=Reload.LIVE
+    )
+    handshakes: Count = setting(
+        1024,
+        "Connections that have not sent their whole request yet; above it the oldest is dropped.",
+        reload=Reload.LIVE,
+    )
+    streams_per_session: Annotated[int, Meta(ge=2)] = setting(
+        1000, "Open SPDY streams of one session; a forwarded connection takes two.", reload=Reload.LIVE
+    )
+    tokens: Count = setting(
+        1000,
+        "URLs given out that nobody has used yet; above it Exec gets RESOURCE_EXHAUSTED.",
+        reload=Reload.LIVE,
+    )
+    stream_buffer_bytes: Annotated[int, Meta(ge=4096, le=64 << 20)] = setting(
+        65536,
+        "Bytes kept for a reader that lags, per stream, before its writer is stopped.",
+        reload=Reload.LIVE,
+    )
+    message_bytes: Annotated[int, Meta(ge=65536, le=1 << 30)] = setting(
+        4 << 20, "Largest WebSocket frame taken from a client.", reload=Reload.LIVE
+    )
+
+
+class TimeoutSettings(Table):
+    """`[timeouts]`, in seconds"""
+
+    token: Seconds = setting(60.0, "Life of a URL that is not used.", reload=Reload.LIVE)
+    handshake: Seconds = setting(
+        10.0, "From a connection to its whole HTTP request (and TLS handshake).", reload=Reload.LIVE
+    )
+    creation: Seconds = setting(30.0, "For a client to open the streams of its session.", reload=Reload.LIVE)
+    idle: Seconds = setting(
+        4 * 3600.0,
+        "Without a byte in either direction until a session is ended; 0 for never.",
+        reload=Reload.LIVE,
+    )
+    exec_start: Seconds = setting(30.0, "For the OCI runtime to start a process.", reload=Reload.LIVE)
+    dial: Seconds = setting(10.0, "For a forwarded port to take a connection.", reload=Reload.LIVE)
+    linger: Seconds = setting(
+        2.0,
+        "After a process has ended, for children of it that still hold its output open.",
+        reload=Reload.LIVE,
+    )
+    hangup: Seconds = setting(
+        10.0,
+        "After a client vanished and its process was hung up (end of input, no reader, SIGHUP on a "
+        "terminal), until the process is killed.",
+        reload=Reload.LIVE,
+    )
+    drain: Seconds = setting(
+        3600.0,
+        "For sessions that run when the daemon is told to stop; then they are ended. Under systemd the old "
+        "process drains beside the new one.",
+        reload=Reload.LIVE,
+    )
+
+
+class Settings(ServiceSettings):
+    """`triptych-streaming`"""
+
+    state: str = setting(
+        "/run/triptych/streaming",
+        "Directory on tmpfs that all streaming processes of the node share.",
+    )
+    http: HttpSettings = setting(HttpSettings(), "The HTTP server.")
+    tls: TlsSettings = setting(TlsSettings(), "Encryption of the HTTP server.")
+    limits: LimitSettings = setting(LimitSettings(), "What clients may take.")
+    timeouts: TimeoutSettings = setting(TimeoutSettings(), "How long things may take, in seconds.")

@@ -1,0 +1,127 @@
+"""A running container's stdio by its monitor's attach socket.
+
+conmon listens with SOCK_SEQPACKET. Each packet from it is one byte that names the stream (2 standard output
+or terminal, 3 standard error) and output; packets to it are input as they are, at most 32 KiB. Shutting the
+socket down for writing is the end of this client's input. The socket ends when the container does. The
+terminal's size goes to conmon's control fifo as "1 HEIGHT WIDTH\\n".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Mapping
+
+from triptych_streaming.errors import ContainerGone
+from triptych_streaming.protocol.channels import Channel
+from triptych_streaming.protocol.status import Outcome
+from triptych_streaming.records import AttachSession
+from triptych_streaming.workers.backend import Backend, Input, Output
+from triptych_streaming.workers.pump import sender_of
+
+_PACKET_IN = 8192
+_PACKET_OUT = 32768 + 1
+_STDERR = 3
+_LONGEST = 107
+
+
+def _split(packet: bytes) -> tuple[Channel, bytes]:
+    return (Channel.STDERR if packet[0] == _STDERR else Channel.STDOUT), packet[1:]
+
+
+class AttachBackend(Backend):
+    """One client's connection to a monitor."""
+
+    def __init__(self, session: AttachSession, connected: socket.socket) -> None:
+        self._socket = connected
+        self._streams = session.streams
+        self._control_fifo = session.control_fifo
+        self._ended = asyncio.get_running_loop().create_future()
+
+    @property
+    def outputs(self) -> Mapping[Channel, Output]:
+        return {Channel.STDOUT: Output(self._socket.fileno(), self._receive, _split)}
+
+    def _receive(self, size: int) -> bytes:
+        try:
+            packet = self._socket.recv(_PACKET_OUT)
+        except BlockingIOError:
+            raise
+        except OSError:
+            packet = b""
+        if not packet and not self._ended.done():
+            self._ended.set_result(None)
+        return packet
+
+    @property
+    def input(self) -> Input | None:
+        if not self._streams.stdin:
+            return None
+        return Input(self._socket.fileno(), sender_of(self._socket, _PACKET_IN), self._end_input)
+
+    def _end_input(self) -> None:
+        # What that means for the container is the monitor's to know (stdin_once).
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+
+    def resize(self, width: int, height: int) -> None:
+        if not (self._streams.tty and self._control_fifo):
+            return
+        with contextlib.suppress(OSError):
+            # Opening fails at once when the monitor is gone and nobody reads.
+            fd = os.open(self._control_fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                os.write(fd, b"1 %d %d\n" % (height, width))
+            finally:
+                os.close(fd)
+
+    @property
+    def separate_outputs(self) -> bool:
+        return False
+
+    def close_output(self, channel: Channel) -> None:
+        """Both outputs come by one socket: the other one goes on."""
+
+    async def wait(self) -> Outcome:
+        await asyncio.shield(self._ended)
+        return Outcome()
+
+    async def hang_up(self, seconds: float) -> Outcome:
+        self.close()
+        return Outcome()
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+async def start_attach(session: AttachSession, *, deadline: float) -> AttachBackend:
+    """Connect to the monitor.
+
+    :raises ContainerGone: it does not listen any more.
+    """
+    connected = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    try:
+        connected.setblocking(False)
+        async with asyncio.timeout(deadline):
+            await _connect(connected, session.attach_socket)
+    except (OSError, TimeoutError) as error:
+        connected.close()
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "no answer"
+        raise ContainerGone(
+            f"container {session.target.container_id} is not running: its monitor's attach socket: {reason}"
+        ) from error
+    return AttachBackend(session, connected)
+
+
+async def _connect(connected: socket.socket, path: str) -> None:
+    loop = asyncio.get_running_loop()
+    if len(os.fsencode(path)) <= _LONGEST:
+        await loop.sock_connect(connected, path)
+        return
+    directory = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        await loop.sock_connect(connected, f"/proc/self/fd/{directory}/{os.path.basename(path)}")
+    finally:
+        os.close(directory)

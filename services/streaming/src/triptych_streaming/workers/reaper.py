@@ -1,0 +1,55 @@
+"""This process as a subreaper: exec processes that the OCI runtime left behind become its children.
+
+Those have owners that wait for them. Others may come too, orphans of containers that share the host's PID
+namespace; they are reaped here once nobody did for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+
+from triptych_linux import syscalls
+
+_PR_SET_CHILD_SUBREAPER = 36
+_INTERVAL = 10.0
+
+
+def become_subreaper() -> None:
+    """Let orphaned descendants be this process's children from now on (prctl(2))."""
+    syscalls.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def zombies() -> set[int]:
+    """Children that have ended and wait to be reaped."""
+    found: set[int] = set()
+    for task in os.listdir("/proc/self/task"):
+        with contextlib.suppress(OSError), open(f"/proc/self/task/{task}/children", "rb") as file:
+            found.update(pid for pid in map(int, file.read().split()) if _ended(pid))
+    return found
+
+
+def _ended(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            raw = file.read()
+    except OSError:
+        return False
+    return raw[raw.rindex(b")") + 2 : raw.rindex(b")") + 3] == b"Z"
+
+
+def reap(pids: set[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
+
+
+async def reap_strays(interval: float = _INTERVAL) -> None:
+    """Reap children that were zombies at two looks in a row: an owner would not have taken that long."""
+    before: set[int] = set()
+    while True:
+        await asyncio.sleep(interval)
+        now = zombies()
+        reap(now & before)
+        before = now - before
