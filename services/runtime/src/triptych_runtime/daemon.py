@@ -83,6 +83,7 @@ async def _become_ready(daemon: Daemon[Settings], node: Node, ready: Readiness, 
 
 async def _reload(node: Node, settings: Settings) -> None:
     node.settings = settings
+    node.network.reconfigure(settings.network)
 
 
 async def _node(daemon: Daemon[Settings], images: grpc.aio.Channel, streaming: grpc.aio.Channel) -> Node:
@@ -114,7 +115,10 @@ async def _node(daemon: Daemon[Settings], images: grpc.aio.Channel, streaming: g
     node = Node(
         settings=settings,
         paths=paths,
-        host=HostFacts.probe(seccomp_profile=Path(settings.containers.seccomp_profile)),
+        host=HostFacts.probe(
+            seccomp_profile=Path(settings.containers.seccomp_profile),
+            restrict_oom=settings.containers.restrict_oom_score_adj,
+        ),
         database=database,
         state=State(database),
         handlers=Handlers({}, ""),

@@ -65,6 +65,8 @@ def _place_network(manifest: Manifest, places: Places) -> None:
     if not others:
         for conflist in shipped:
             _copy(manifest, conflist, CNI_CONFIG / conflist.name, Kind.CONFIG, places)
+        # Loaded by triptych-nat.service, since the shipped network leaves the masquerade to it.
+        _copy(manifest, DEPLOY / "cni/triptych-nat.nft", places.config / "nat.nft", Kind.CONFIG, places)
 
 
 def _place_docs(root: Path, places: Places) -> None:

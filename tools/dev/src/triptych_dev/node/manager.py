@@ -16,6 +16,8 @@ SOCKETS = (
 )
 SERVICES = ("triptych-image.service", "triptych-streaming.service", "triptych-runtime.service")
 SLICE = "triptych.slice"
+NAT = "triptych-nat.service"
+"""The masquerade of the default pod network, which the runtime daemon's unit pulls in."""
 
 
 def runs_here(root: Path) -> bool:

@@ -128,6 +128,8 @@ def _remove_networks(networks: list[_Network]) -> None:
         if network.bridge and ports.is_dir() and not any(ports.iterdir()):
             run(["ip", "link", "del", network.bridge], step="remove bridge", check=False)
         shutil.rmtree(network.addresses, ignore_errors=True)
+    # Its file is gone by now; systemd still knows the unit and takes the rules away.
+    run(["systemctl", "stop", manager.NAT], step="remove masquerade", check=False)
 
 
 def left_over(options: UninstallOptions) -> Iterator[str]:
