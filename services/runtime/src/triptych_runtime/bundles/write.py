@@ -9,7 +9,8 @@ from pathlib import Path
 
 from triptych_linux import mounts
 
-from triptych_runtime.spec import ContainerSpec, encode
+from triptych_runtime.errors import FailedPrecondition
+from triptych_runtime.spec import ContainerSpec, IdmappedMount, encode
 from triptych_runtime.spec.volumes import populate
 
 
@@ -24,7 +25,28 @@ def write_bundle(bundle: Path, rootfs: Path, spec: ContainerSpec) -> None:
     for volume in spec.anonymous_volumes:
         volume.source.mkdir(parents=True, exist_ok=True)
         populate(rootfs, volume)
+    for idmapped in spec.idmapped:
+        _mount_idmapped(idmapped)
     write_document(bundle, encode(spec.document))
+
+
+def _mount_idmapped(mount: IdmappedMount) -> None:
+    """An idmapped mount for an OCI runtime that cannot make it itself.
+
+    :raises FailedPrecondition: when the source's file system has no idmapped mounts.
+    """
+    mount.target.parent.mkdir(exist_ok=True)
+    if mount.source.is_dir():
+        mount.target.mkdir(exist_ok=True)
+    else:
+        mount.target.touch()
+    try:
+        mounts.bind_idmapped(mount.source, mount.target, mount.user_namespace)
+    except OSError as error:
+        raise FailedPrecondition(
+            f"idmapped mount of {mount.source}: {error}",
+            hint="its file system must support idmapped mounts",
+        ) from error
 
 
 def write_document(bundle: Path, document: bytes) -> None:
@@ -37,6 +59,9 @@ def write_document(bundle: Path, document: bytes) -> None:
 def remove_bundle(bundle: Path, volumes: Path) -> None:
     """Unmount and remove a bundle and the container's anonymous volumes; idempotent."""
     mounts.umount_all(bundle / "rootfs")
+    with contextlib.suppress(FileNotFoundError):
+        for idmapped in (bundle / "idmapped").iterdir():
+            mounts.umount_all(idmapped)
     with contextlib.suppress(FileNotFoundError):
         for volume in (bundle / "image-volumes").iterdir():
             mounts.umount_all(volume / "view")

@@ -23,7 +23,7 @@ from triptych_runtime.sandboxes import (
     namespace_options,
     user_mappings,
 )
-from triptych_runtime.spec import validate_sandbox
+from triptych_runtime.spec import labels_of_pod, validate_sandbox
 
 
 async def run_pod_sandbox(
@@ -42,8 +42,10 @@ async def run_pod_sandbox(
     handler = node.handlers.get(request.runtime_handler)
     validate_sandbox(config, node.host, handler.features)
     parent = config.linux.cgroup_parent
+    identity = new_id()
+    labels = labels_of_pod(config, identity, node.host)
     draft = SandboxRecord(
-        id=new_id(),
+        id=identity,
         phase=SandboxPhase.CREATING,
         config=config,
         handler=request.runtime_handler,
@@ -52,6 +54,8 @@ async def run_pod_sandbox(
         owns_cgroup=not parent,
         overhead=config.linux.overhead if config.linux.HasField("overhead") else None,
         resources=config.linux.resources if config.linux.HasField("resources") else None,
+        selinux_process_label=labels.process,
+        selinux_mount_label=labels.mount,
     )
     if f"run {draft.key}" not in node.flights:
         found = _existing(node, draft)

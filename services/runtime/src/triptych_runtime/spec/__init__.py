@@ -21,6 +21,7 @@ from triptych_runtime.spec.inputs import (
 )
 from triptych_runtime.spec.resources import build as build_resources
 from triptych_runtime.spec.rootfs import RootfsView
+from triptych_runtime.spec.selinux import labels_of_pod
 from triptych_runtime.spec.validate import validate_container, validate_resources, validate_sandbox
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "build_exec_process",
     "build_resources",
     "encode",
+    "labels_of_pod",
     "validate_container",
     "validate_resources",
     "validate_sandbox",

@@ -190,7 +190,7 @@ def _labels(
         return selinux.Labels()
     options = context.selinux_options if context.HasField("selinux_options") else None
     pod = selinux.Labels(sandbox.process_label, sandbox.mount_label)
-    return selinux.container_labels(options, pod) if pod.process else pod
+    return selinux.container_labels(options, pod, selinux.contexts()) if pod.process else pod
 
 
 def _user_of(running: Document) -> ResolvedUser:

@@ -34,7 +34,8 @@ class HostFacts:
 
     :ivar bounding: the daemon's capability bounding set ("CAP_..."): what privileged and ALL mean.
     :ivar oom_score_adj: the daemon's own; without CAP_SYS_RESOURCE nothing below it can be set.
-    :ivar may_lower_oom: whether the daemon has CAP_SYS_RESOURCE.
+    :ivar may_lower_oom: whether scores are taken as they are: the daemon has CAP_SYS_RESOURCE, or is told
+        not to restrict them.
     :ivar kernel: major and minor version, for the conditions of seccomp profiles.
     :ivar machine: `uname -m`.
     :ivar seccomp_profile: file of the RuntimeDefault profile (containers-common or OCI format).
@@ -63,8 +64,12 @@ class HostFacts:
     hostname: str = "localhost"
 
     @classmethod
-    def probe(cls, *, seccomp_profile: Path | None = None) -> HostFacts:
-        """Read the facts of this host; well under a millisecond of small reads."""
+    def probe(cls, *, seccomp_profile: Path | None = None, restrict_oom: bool = True) -> HostFacts:
+        """Read the facts of this host; well under a millisecond of small reads.
+
+        :param restrict_oom: raise scores that the daemon may not set; without it they make the container
+            fail to start, as with a peer that does not restrict them.
+        """
         status = _status()
         uname = os.uname()
         version = _cgroup_version()
@@ -72,7 +77,8 @@ class HostFacts:
             cgroup_version=version,
             bounding=names_of_mask(int(status.get("CapBnd", "0"), 16)),
             oom_score_adj=int(Path("/proc/self/oom_score_adj").read_text()),
-            may_lower_oom="CAP_SYS_RESOURCE" in names_of_mask(int(status.get("CapEff", "0"), 16)),
+            may_lower_oom=not restrict_oom
+            or "CAP_SYS_RESOURCE" in names_of_mask(int(status.get("CapEff", "0"), 16)),
             kernel=_kernel(uname.release),
             machine=uname.machine,
             seccomp="Seccomp" in status,

@@ -12,6 +12,8 @@ from typing import Final
 from runtime.v1 import api_pb2
 from triptych_errors import InvalidArgument
 
+from triptych_runtime.spec.facts import HostFacts
+
 LEVEL: Final = re.compile(r"s\d+(-s\d+)?(:c\d{1,4}(\.c\d{1,4})?(,c\d{1,4}(\.c\d{1,4})?)*)?")
 _PART: Final = re.compile(r"[A-Za-z0-9_.-]*")
 _ATTRIBUTE: Final = "security.selinux"
@@ -37,6 +39,13 @@ def contexts(root: Path = Path("/etc/selinux")) -> Labels:
         return DEFAULT
     found = dict(re.findall(r'^(\w+)\s*=\s*"([^"]+)"', text, re.MULTILINE))
     return Labels(found.get("process", DEFAULT.process), found.get("file", DEFAULT.mount))
+
+
+def labels_of_pod(config: api_pb2.PodSandboxConfig, sandbox_id: str, host: HostFacts) -> Labels:
+    """The labels of a pod on this host; empty ones where the kernel has no SELinux."""
+    if not host.selinux:
+        return Labels()
+    return pod_labels(config.linux.security_context.selinux_options, sandbox_id, contexts())
 
 
 def pod_labels(options: api_pb2.SELinuxOption, sandbox_id: str, base: Labels = DEFAULT) -> Labels:
