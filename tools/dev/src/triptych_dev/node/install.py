@@ -17,6 +17,7 @@ NEEDED = {
     "conmon": "conmon",
     "crun": "crun",
     "iptables": "iptables",
+    "nft": "nftables",
     "mount": "mount",
 }
 """Programs without which no pod starts, and the Debian packages that have them."""

@@ -56,7 +56,7 @@ def uninstall(options: UninstallOptions, say: Callable[[str], None]) -> list[str
         say("daemons stopped")
         manager.stop_and_disable()
     elif shutil.which("systemctl") is not None:
-        services = (*manager.SERVICES, *manager.SOCKETS)
+        services = (*manager.SERVICES, *manager.SOCKETS, manager.NETWORK)
         run(["systemctl", f"--root={root}", "-q", "disable", *services], step="disable units", check=False)
     networks = _networks(root, document)
     say("files removed")
