@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_X86 = platform.machine() == "x86_64"
+_X86 = os.uname().machine == "x86_64"
 
 SYS_OPEN_TREE = 428
 SYS_MOVE_MOUNT = 429
@@ -24,6 +23,10 @@ SYS_MOUNT_SETATTR = 442
 SYS_OPENAT2 = 437
 SYS_QUOTACTL_FD = 443
 SYS_PIVOT_ROOT = 155 if _X86 else 41
+SYS_SETGROUPS = 116 if _X86 else 159
+SYS_SETRESUID = 117 if _X86 else 147
+SYS_SETRESGID = 119 if _X86 else 149
+SYS_CAPSET = 126 if _X86 else 91
 
 _libc.syscall.restype = ctypes.c_long
 _libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]

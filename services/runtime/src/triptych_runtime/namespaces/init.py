@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import triptych_errors
 import triptych_linux
-from triptych_linux import namespaces, pidfd, process
+from triptych_linux import credentials, namespaces, pidfd, process, unprivileged
 from triptych_linux.errors import ProcessFailed
 from triptych_linux.namespaces import Namespace
 from triptych_linux.pidfd import ProcessIdentity
@@ -54,18 +54,12 @@ class PodInit:
         pin = self._pins / pinned.sandbox_id / _make.FILES[Namespace.PID]
         self._empty.mkdir(mode=0o700, exist_ok=True)
         paths = [str(p) for p in (pinned.user, pinned.ipc, pinned.uts, pinned.net) if p is not None]
-        arguments = {
-            "program": self._settings.init,
-            "root": str(self._empty),
-            "namespaces": paths,
-            "uid": user,
-            "gid": user,
-        }
+        program, root = self._settings.init, str(self._empty)
         try:
             if pinned.user is None:
-                pid = await namespaces.in_thread(lambda: self._born_here(arguments))
+                pid = await namespaces.in_thread(lambda: _born_here(program, root, paths, user))
             else:
-                pid = await self._born_in_user_namespace(arguments, step)
+                pid = await self._born_in_user_namespace(step, [str(user), program, root, *paths])
         except OSError as error:
             raise InitFailed(f"{step}: {error}") from error
         try:
@@ -82,20 +76,12 @@ class PodInit:
             raise InitFailed(f"{step}: {error}") from error
         return InitProcess(identity.pid, identity.start_ticks)
 
-    @staticmethod
-    def _born_here(arguments: dict[str, object]) -> int:
-        child = _pause.start(**arguments)  # type: ignore[arg-type]
-        pid = child.pid
-        # The reaping is `_watch`'s; a Popen that goes away would try it too.
-        child.returncode = 0
-        return pid
-
-    async def _born_in_user_namespace(self, arguments: dict[str, object], step: str) -> int:
+    async def _born_in_user_namespace(self, step: str, arguments: list[str]) -> int:
         """A helper process enters the user namespace and leaves the init as an orphan."""
         places = {
             str(Path(module.__file__ or "").parents[1]) for module in (triptych_linux, triptych_errors)
         }
-        argv = [sys.executable, "-I", "-S", _pause.__file__, os.pathsep.join(places), json.dumps(arguments)]
+        argv = [sys.executable, "-I", "-S", _pause.__file__, os.pathsep.join(places), *arguments]
         try:
             done = await process.run(argv, deadline=self._settings.deadline, step=step)
         except ProcessFailed as error:
@@ -144,6 +130,24 @@ class PodInit:
                 os.waitpid(identity.pid, os.WNOHANG)
 
         loop.add_reader(fd, ended)
+
+
+def _born_here(program: str, root: str, paths: list[str], user: int) -> int:
+    """Start an init from the calling thread, which must be one made for it."""
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        _pause.enter(program, root, paths)
+        with credentials.keep_dumpable():
+            unprivileged.become(user, user)
+            # Not through triptych_linux.process: it must be a child of this very thread.
+            child = subprocess.Popen(
+                _pause.ARGV, stdin=null, stdout=null, stderr=null, env={}, start_new_session=True
+            )
+    finally:
+        os.close(null)
+    # `_watch` reaps it; a Popen that goes away would try to as well.
+    child.returncode = 0
+    return child.pid
 
 
 def _unprivileged(users: UserMappings | None) -> int:

@@ -11,6 +11,7 @@ import msgspec
 from triptych_errors import TriptychError
 from triptych_linux.process import shielded
 
+from triptych_runtime.lifecycle import fault
 from triptych_runtime.locks import Locks
 from triptych_runtime.network import _arguments, _podcidr, _results, _versions
 from triptych_runtime.network._catalog import Catalog
@@ -104,8 +105,10 @@ class Network:
         record = Record(phase=Phase.ADDING, pod=pod, attachments=attachments)
         try:
             await self._write(record)
+            fault("network.recorded")
             for index, attachment in enumerate(attachments):
                 result = await self._chain.add(pod, attachment)
+                fault("network.added")
                 done = msgspec.structs.replace(attachment, result=result)
                 changed = (*record.attachments[:index], done, *record.attachments[index + 1 :])
                 record = msgspec.structs.replace(record, attachments=changed)
@@ -161,8 +164,10 @@ class Network:
             log.warning("network record not updated", extra={"error": str(error)})
         failures: list[TriptychError] = []
         alive = living(netns or record.pod.netns)
+        fault("network.deleting")
         for attachment in reversed(record.attachments):
             failures += await self._chain.delete(record.pod, attachment, alive)
+        fault("network.deleted")
         if failures:
             raise TeardownFailed(record.pod.sandbox_id, [str(failure) for failure in failures])
         await shielded(asyncio.to_thread(self._records.drop, record.pod.sandbox_id), _DISK_SECONDS)
