@@ -18,7 +18,7 @@ def names() -> list[str]:
     return sorted(path.stem.removeprefix("bench_") for path in BENCHES.glob("bench_*.py"))
 
 
-class _Name(click.ParamType):
+class _Name(click.ParamType[Path]):
     name = "NAME"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Path:

@@ -64,9 +64,7 @@ def stale() -> list[str]:
         generate(fresh)
         made, present = set(_stubs(fresh)), set(_stubs(STUBS))
         differ = {
-            name
-            for name in made & present
-            if not filecmp.cmp(fresh / name, STUBS / name, shallow=False)
+            name for name in made & present if not filecmp.cmp(fresh / name, STUBS / name, shallow=False)
         }
         return sorted(str(name) for name in (made ^ present) | differ)
 

@@ -100,6 +100,11 @@ class Registry:
         self._process = _spawn("docker-registry", [program, "serve", str(config)], self._directory / "log")
         wait_for(lambda: _connects(self.host), self._process)
 
+    @property
+    def pids(self) -> list[int]:
+        """The processes of the registry that runs."""
+        return [self._process.popen.pid] if self._process is not None else []
+
     def stop(self) -> None:
         if self._process is not None:
             self._process.stop()
@@ -238,6 +243,12 @@ class Stack:
         """Wait until a daemon has ended by itself (a fault point struck)."""
         self.processes.pop(daemon).popen.wait(seconds)
 
+    def _kill_containers(self) -> None:
+        """End what a failed test left running, by the cgroups of the pods that were ours."""
+        for name in {path.name for path in (self.state / "runtime" / "ns").glob("*")}:
+            for directory in Path("/sys/fs/cgroup").glob(f"*/triptych/{name}"):
+                _kill_group(directory)
+
     @contextlib.contextmanager
     def runtime(self) -> Iterator[api_pb2_grpc.RuntimeServiceStub]:
         """RuntimeService over a connection of its own."""
@@ -251,8 +262,10 @@ class Stack:
             yield api_pb2_grpc.ImageServiceStub(channel)
 
     def clean(self) -> None:
-        """Stop everything and remove every trace: mounts, bridge, cgroups, directories."""
-        self.stop()
+        """Stop everything and remove every trace: pods, mounts, bridge, cgroups, directories."""
+        with contextlib.suppress(StackError):
+            self.stop()
+        self._kill_containers()
         for directory in (self.state, self.root):
             if directory.exists():
                 mounts.umount_below(directory)
@@ -261,13 +274,28 @@ class Stack:
         remove_cgroups()
 
 
+def _kill_group(directory: Path) -> None:
+    """SIGKILL what is in a cgroup and below, and remove it."""
+    for _ in range(100):
+        procs = [int(pid) for file in directory.glob("**/cgroup.procs") for pid in file.read_text().split()]
+        for pid in procs:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if not procs:
+            break
+        time.sleep(0.02)
+    for below in [*sorted((d for d in directory.glob("**/*") if d.is_dir()), reverse=True), directory]:
+        with contextlib.suppress(OSError):
+            below.rmdir()
+
+
 def _serving(path: str, service: str) -> bool:
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
     if not os.path.exists(path):
         return False
     with _channel(path) as channel, contextlib.suppress(grpc.RpcError):
-        stub = health_pb2_grpc.HealthStub(channel)
+        stub: Any = health_pb2_grpc.HealthStub(channel)
         answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=2)
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
     return False

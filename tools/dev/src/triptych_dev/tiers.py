@@ -28,7 +28,9 @@ class Tier:
 TIERS = {
     "all": Tier("everything but the virtual machine", "not node"),
     "unit": Tier("what needs neither root nor other programs", "not integration and not node"),
-    "integration": Tier("real registry, OCI runtimes, conmon, CNI plugins, as root", "integration and not node"),
+    "integration": Tier(
+        "real registry, OCI runtimes, conmon, CNI plugins, as root", "integration and not node"
+    ),
     "conformance": Tier("what the CRI and its clients demand", "not node", ("tests/conformance",)),
     "node": Tier("a virtual machine with systemd", "node"),
 }
