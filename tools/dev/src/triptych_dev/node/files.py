@@ -32,8 +32,6 @@ def place_all(manifest: Manifest, places: Places, *, kubelet: bool) -> None:
     for daemon in DAEMONS:
         name = f"{daemon}.toml"
         _copy(manifest, DEPLOY / "etc" / name, places.config / name, Kind.CONFIG, places)
-    nat = places.config / "nat.nft"
-    _copy(manifest, DEPLOY / "cni/triptych-nat.nft", nat, Kind.CONFIG, places)
     for command in COMMANDS:
         manifest.link(places.commands / command, places.prefix / "bin" / command, Kind.PROGRAM)
     if kubelet or str(KUBELET_DROP_IN) in manifest.before:

@@ -15,8 +15,6 @@ SOCKETS = (
     "triptych-streaming-http.socket",
 )
 SERVICES = ("triptych-image.service", "triptych-streaming.service", "triptych-runtime.service")
-NETWORK = "triptych-nat.service"
-"""The way out for pods of the default network; does nothing on a node with another."""
 SLICE = "triptych.slice"
 NAT = "triptych-nat.service"
 """The masquerade of the default pod network, which the runtime daemon's unit pulls in."""
@@ -45,7 +43,7 @@ def prepare(places: Places) -> None:
 def start() -> None:
     """Start everything, or restart what runs; returns when each daemon has said that it is ready."""
     run(["systemctl", "start", *SOCKETS], step="start sockets")
-    run(["systemctl", "restart", NETWORK], step="start the pod network")
+    run(["systemctl", "restart", NAT], step="load the masquerade")
     run(["systemctl", "restart", *SERVICES], step="start daemons", deadline=300.0)
 
 
@@ -57,7 +55,7 @@ def instances() -> list[str]:
 
 def stop_and_disable() -> None:
     """Stop everything and take it out of the boot; what is not there is no error."""
-    every: Sequence[str] = (*instances(), *reversed(SERVICES), *SOCKETS, NETWORK)
+    every: Sequence[str] = (*instances(), *reversed(SERVICES), *SOCKETS, NAT)
     run(["systemctl", "disable", "--now", "-q", *every], step="stop daemons", deadline=300.0, check=False)
     run(["systemctl", "stop", SLICE], step="stop slice", check=False)
 
@@ -65,5 +63,5 @@ def stop_and_disable() -> None:
 def forget() -> None:
     """After the unit files are gone."""
     run(["systemctl", "daemon-reload"], step="reload systemd")
-    every = (*SERVICES, *SOCKETS, NETWORK, SLICE, "triptych-streaming@*.service")
+    every = (*SERVICES, *SOCKETS, NAT, SLICE, "triptych-streaming@*.service")
     run(["systemctl", "reset-failed", *every], step="forget units", check=False)

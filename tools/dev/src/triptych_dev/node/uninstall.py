@@ -56,7 +56,7 @@ def uninstall(options: UninstallOptions, say: Callable[[str], None]) -> list[str
         say("daemons stopped")
         manager.stop_and_disable()
     elif shutil.which("systemctl") is not None:
-        services = (*manager.SERVICES, *manager.SOCKETS, manager.NETWORK)
+        services = (*manager.SERVICES, *manager.SOCKETS, manager.NAT)
         run(["systemctl", f"--root={root}", "-q", "disable", *services], step="disable units", check=False)
     networks = _networks(root, document)
     say("files removed")
@@ -128,8 +128,6 @@ def _remove_networks(networks: list[_Network]) -> None:
         if network.bridge and ports.is_dir() and not any(ports.iterdir()):
             run(["ip", "link", "del", network.bridge], step="remove bridge", check=False)
         shutil.rmtree(network.addresses, ignore_errors=True)
-    # Its file is gone by now; systemd still knows the unit and takes the rules away.
-    run(["systemctl", "stop", manager.NAT], step="remove masquerade", check=False)
 
 
 def left_over(options: UninstallOptions) -> Iterator[str]:
