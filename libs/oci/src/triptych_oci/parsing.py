@@ -104,7 +104,13 @@ def check_layer_count(manifest: Manifest, config: ImageConfig, what: str) -> Non
 
 def encode(document: msgspec.Struct) -> bytes:
     """A document as JSON; for new documents only, since what was pulled is kept byte by byte."""
-    return msgspec.json.encode(document)
+    return msgspec.json.encode(document, enc_hook=_encode_hook)
+
+
+def _encode_hook(value: object) -> str:
+    if isinstance(value, Digest):
+        return str.__str__(value)
+    raise NotImplementedError(f"no encoding of {type(value)}")
 
 
 def _decode(decoder: msgspec.json.Decoder[T], data: bytes, what: str, limit: int) -> T:

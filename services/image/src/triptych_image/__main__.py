@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from runtime.v1 import api_pb2_grpc
+from triptych.image.v1 import image_pb2_grpc
 from triptych.rootfs.v1 import rootfs_pb2_grpc
 from triptych_service import Daemon, Definition, run
 
@@ -18,7 +19,7 @@ from triptych_image.pull.puller import Puller
 from triptych_image.registry import RegistryClient
 from triptych_image.rootfs.manager import RootfsManager
 from triptych_image.rootfs.usage import UsageMeter
-from triptych_image.rpc.services import ImageService, RootfsService
+from triptych_image.rpc.services import ImageAdminService, ImageService, RootfsService
 from triptych_image.settings import Settings
 from triptych_image.store import Paths, Store
 from triptych_image.store.paths import same_filesystem
@@ -46,6 +47,7 @@ async def start(daemon: Daemon[Settings]) -> AsyncIterator[None]:
             settings=settings,
             store=store,
             workers=workers,
+            registry=registry,
             puller=Puller(store, registry, policy, workers, daemon.tasks, settings),
             rootfs=RootfsManager(store, meter),
             meter=meter,
@@ -71,6 +73,8 @@ def _serve(daemon: Daemon[Settings], app: App) -> None:
     daemon.add_service_name("runtime.v1.ImageService")
     rootfs_pb2_grpc.add_RootfsServiceServicer_to_server(RootfsService(app), daemon.server)
     daemon.add_service_name("triptych.rootfs.v1.RootfsService")
+    image_pb2_grpc.add_ImageAdminServiceServicer_to_server(ImageAdminService(app), daemon.server)
+    daemon.add_service_name("triptych.image.v1.ImageAdminService", endless=("WatchPulls",))
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from triptych_oci import InvalidDigest, InvalidReference, Reference
 
 from triptych_image.errors import AmbiguousImage, ImageNotFound
 from triptych_image.pull.puller import Puller
+from triptych_image.registry import RegistryClient
 from triptych_image.rootfs.manager import RootfsManager
 from triptych_image.rootfs.usage import UsageMeter
 from triptych_image.settings import Settings
@@ -32,6 +33,7 @@ class App:
     settings: Settings
     store: Store
     workers: UnpackWorkers
+    registry: RegistryClient
     puller: Puller
     rootfs: RootfsManager
     meter: UsageMeter

@@ -64,6 +64,10 @@ class LayerFetcher:
         self._settings = settings
         self._slots.resize(settings.pull.max_concurrent_layers)
 
+    def in_flight(self) -> set[Digest]:
+        """Blobs that are on their way."""
+        return {Digest(progress.digest) for progress in self._progress.values()}
+
     def progress(self, wanted: WantedLayer) -> LayerProgress:
         """The progress of a layer that `ensure` is or will be called for; shared by all pulls of it."""
         found = self._progress.get(wanted.diff_id)

@@ -21,7 +21,7 @@ from triptych_oci import (
 )
 from triptych_service import span
 
-from triptych_image.errors import ImageMalformed, ImageNotFound
+from triptych_image.errors import ImageMalformed
 from triptych_image.faults import point
 from triptych_image.policy import PolicyEngine
 from triptych_image.pull.artifacts import ArtifactFetcher, artifact_key
@@ -38,6 +38,7 @@ from triptych_image.unpack.pool import UnpackWorkers
 
 log = logging.getLogger(__name__)
 
+EMPTY = Digest.of(b"{}")
 _LAYERS_MAX = 490
 """overlayfs takes 500 lower directories."""
 _OTHERS_FAILURES = 2
@@ -78,7 +79,7 @@ class Puller:
         self._workers = workers
         self._flights: Flights[tuple[str, Credentials | None], str] = Flights(tasks)
         self._records: dict[tuple[str, Credentials | None], PullRecord] = {}
-        self._matcher = PlatformMatcher(
+        self.matcher = PlatformMatcher(
             Platform.parse(settings.pull.platform) if settings.pull.platform else host_platform()
         )
 
@@ -130,7 +131,7 @@ class Puller:
             with span("pull.resolve"):
                 top = await repository.resolve()
                 record.host = top.host
-                selected = await repository.select(top, self._matcher)
+                selected = await repository.select(top, self.matcher)
             digests = tuple(dict.fromkeys((top.descriptor.digest, selected.manifest.descriptor.digest)))
             await self._policy.check(repository, digests)
             names = names_for(reference, top.descriptor.digest)
@@ -155,6 +156,9 @@ class Puller:
         digest = selected.manifest.descriptor.digest
         blobs = {item.descriptor.digest: item.raw for item in (*selected.chain, selected.manifest)}
         if not manifest.is_image:
+            # Mostly "{}", which needs no asking; kept so that the artifact can be pushed again.
+            empty = manifest.config.digest == EMPTY
+            blobs[manifest.config.digest] = b"{}" if empty else await repository.fetch_blob(manifest.config)
             return Content(manifest, digest, digest, blobs, None)
         raw = await repository.fetch_blob(manifest.config)
         blobs[manifest.config.digest] = raw
@@ -244,6 +248,3 @@ def names_for(reference: Reference, top: Digest) -> list[str]:
     """The names that a pull gives: "name:tag" unless it was by digest, and "name@digest"."""
     by_digest = f"{reference.name}@{top}"
     return [by_digest] if reference.digest else [reference.canonical, by_digest]
-
-
-__all__ = ["Content", "ImageNotFound", "Puller", "names_for"]

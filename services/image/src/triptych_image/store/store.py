@@ -255,6 +255,20 @@ class Store:
 
         return await self._database.run(work)
 
+    async def collect_partials(self, keep: Iterable[Digest]) -> int:
+        """Remove files that broken downloads left to go on from, but for some; returns their bytes."""
+        kept = {self.paths.partial(digest).name for digest in keep}
+
+        def work(_: sqlite3.Connection) -> int:
+            size = 0
+            for entry in list(os.scandir(self.paths.partials)):
+                if entry.name not in kept:
+                    size += entry.stat().st_blocks * 512
+                    os.unlink(entry.path)
+            return size
+
+        return await self._database.run(work)
+
     def _collect(self, connection: sqlite3.Connection, candidates: set[str]) -> set[str]:
         """Drop rows of layers that nobody has, if they are candidates or too old to be of use."""
         oldest = time.time_ns() - int(self.keep_seconds * 1e9)

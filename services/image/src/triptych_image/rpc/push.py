@@ -1,0 +1,24 @@
+"""triptych.image.v1.ImageAdminService/Push"""
+
+from __future__ import annotations
+
+from triptych.image.v1 import image_pb2
+from triptych_oci import Reference
+
+from triptych_image.app import App
+from triptych_image.errors import InvalidRequest
+from triptych_image.offline.push import Pusher
+from triptych_image.registry import Credentials
+
+
+async def push(app: App, request: image_pb2.PushRequest) -> image_pb2.PushResponse:
+    """Upload an image to a registry."""
+    image = app.need(request.image)
+    destination = Reference.parse(request.destination or request.image)
+    if destination.digest is not None:
+        raise InvalidRequest("destination: a registry computes digests itself; name a tag")
+    credentials = Credentials.from_cri(request.auth) if request.HasField("auth") else None
+    with app.store.hold() as hold:
+        await hold.layers(set(image.layers))
+        digest = await Pusher(app.store, app.registry, app.workers).push(image, destination, credentials)
+    return image_pb2.PushResponse(digest=digest)
