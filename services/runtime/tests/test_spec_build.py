@@ -275,6 +275,7 @@ def test_bad_containers() -> None:
     refused("resources", lambda c, s: setattr(c.linux.resources, "cpu_period", 1))
     refused("privileged: the pod is not", lambda c, s: setattr(s, "privileged", True))
     refused("target_id", lambda c, s: setattr(s.namespace_options, "pid", api_pb2.TARGET))
+    refused("is NODE, but", lambda c, s: setattr(s.namespace_options, "pid", api_pb2.NODE))
     refused("run_as_group", lambda c, s: setattr(s.run_as_group, "value", 1))
     refused("is no Linux capability", lambda c, s: s.capabilities.add_capabilities.append("X"))
     refused("level", lambda c, s: setattr(s.selinux_options, "level", "x"))

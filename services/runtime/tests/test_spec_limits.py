@@ -279,6 +279,8 @@ def test_pid_modes() -> None:
         pid(private, node)
     with pytest.raises(InvalidArgument, match="is POD, but the pod"):
         pid(private, options())
+    with pytest.raises(FailedPrecondition, match="has lost the init"):
+        namespaces.build(*pair(options(), options(), NamespacePaths()), V1)
 
 
 def mapped(*ranges: tuple[int, int, int], **modes: Any) -> api_pb2.NamespaceOption:

@@ -130,7 +130,8 @@ def box(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Box]:
         subprocess.run([runtime, "delete", "--force", made.name], capture_output=True, timeout=60)
         mounts.umount_below(root)
         shutil.rmtree(root)
-        for hierarchy in Path("/sys/fs/cgroup").iterdir():
+        base = Path("/sys/fs/cgroup")
+        for hierarchy in (base, *base.iterdir()):
             with contextlib.suppress(OSError):
                 (hierarchy / "triptych-spec").rmdir()
 

@@ -40,19 +40,18 @@ def has_cgroup_namespace(context: api_pb2.LinuxContainerSecurityContext, host: H
 
 def _pid(sandbox: SandboxContext, inputs: ContainerInputs) -> dict[str, str] | None:
     mode = inputs.security.namespace_options.pid
-    pod_mode = sandbox.security.namespace_options.pid
+    pod = sandbox.security.namespace_options
     if mode == api_pb2.CONTAINER:
         return {"type": "pid"}
     if mode == api_pb2.TARGET:
         if inputs.target_pid_namespace is None:
             raise InvalidArgument("namespace_options.target_id: the target container is not running")
         return {"type": "pid", "path": str(inputs.target_pid_namespace)}
-    if pod_mode == api_pb2.NODE:
+    validate_pid(pod, inputs.security.namespace_options)
+    if pod.pid == api_pb2.NODE:
         return None
-    if mode == api_pb2.NODE:
-        raise InvalidArgument("namespace_options.pid is NODE, but the pod does not use the host's PIDs")
     if sandbox.namespaces.pid is None:
-        raise InvalidArgument("namespace_options.pid is POD, but the pod has no shared PID namespace")
+        raise FailedPrecondition(f"pod {sandbox.sandbox_id} has lost the init of its PID namespace")
     return {"type": "pid", "path": str(sandbox.namespaces.pid)}
 
 
@@ -93,6 +92,14 @@ def validate_user_namespace_support(options: api_pb2.NamespaceOption, handler: H
     wanted = options.HasField("userns_options") and options.userns_options.mode == api_pb2.POD
     if wanted and not handler.user_namespaces:
         raise FailedPrecondition(f"userns_options: runtime {handler.name} has no user namespaces")
+
+
+def validate_pid(pod: api_pb2.NamespaceOption, container: api_pb2.NamespaceOption) -> None:
+    """:raises InvalidArgument: when the container asks for PIDs that its pod does not have."""
+    if container.pid == api_pb2.NODE and pod.pid != api_pb2.NODE:
+        raise InvalidArgument("namespace_options.pid is NODE, but the pod does not use the host's PIDs")
+    if container.pid == api_pb2.POD and pod.pid == api_pb2.CONTAINER:
+        raise InvalidArgument("namespace_options.pid is POD, but the pod has no shared PID namespace")
 
 
 def validate_same_user_namespace(pod: api_pb2.NamespaceOption, container: api_pb2.NamespaceOption) -> None:

@@ -90,6 +90,7 @@ def _validate_security(
     if context.privileged and not pod.privileged:
         raise InvalidArgument("security_context.privileged: the pod is not privileged")
     namespaces.validate_options(context.namespace_options, "namespace_options", is_pod=False)
+    namespaces.validate_pid(pod.namespace_options, context.namespace_options)
     namespaces.validate_same_user_namespace(pod.namespace_options, context.namespace_options)
     users.validate(context)
     capabilities.validate(context.capabilities)
