@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -86,13 +87,21 @@ async def main():
 
 
 async def play(
-    root: Path, scenario: str, conflist: dict[str, Any] | None = None, *, helpers: str = ""
+    root: Path,
+    scenario: str,
+    conflist: dict[str, Any] | None = None,
+    *,
+    helpers: str = "",
+    fault: str = "",
 ) -> dict[str, Any]:
-    """Run a scenario in new network and mount namespaces; returns what it returned."""
+    """Run a scenario in new network and mount namespaces; returns what it returned.
+
+    :param fault: the fault point where the program is to be killed; it then returns nothing.
+    """
     if conflist is None:
         conflist = json.loads((REPOSITORY / "deploy/cni/10-triptych.conflist").read_text())
     conflist["plugins"][0].get("ipam", {})["dataDir"] = str(root / "ipam")
-    (root / "conf").mkdir()
+    (root / "conf").mkdir(exist_ok=True)
     (root / "conf/10.conflist").write_text(json.dumps(conflist))
     program = root / "scenario.py"
     parts = (PRELUDE, f"repository = {str(REPOSITORY)!r}", helpers, textwrap.dedent(scenario))
@@ -100,7 +109,7 @@ async def play(
     prepare = 'ip link set lo up; sysctl -q -w net.ipv4.ip_forward=1; exec "$@"'
     argv = ["unshare", "--net", "--mount", "--propagation", "private", "sh", "-c", prepare, "sh"]
     argv += [sys.executable, str(program), str(root)]
-    environment = os.environ | {"XTABLES_LOCKFILE": str(root / "xtables.lock")}
+    environment = os.environ | {"XTABLES_LOCKFILE": str(root / "xtables.lock"), "TRIPTYCH_FAULT": fault}
     child = await asyncio.create_subprocess_exec(
         *argv,
         stdout=subprocess.PIPE,
@@ -108,6 +117,9 @@ async def play(
         env=environment,
     )
     out, err = await asyncio.wait_for(child.communicate(), 60)
+    if fault:
+        assert child.returncode == -signal.SIGKILL, (out + err).decode()
+        return {}
     assert child.returncode == 0, (out + err).decode()
     answer: dict[str, Any] = json.loads(out)
     return answer
@@ -312,6 +324,33 @@ async def test_a_failing_chain_gives_the_lease_back(tmp_path: Path) -> None:
     answer = await play(tmp_path, scenario, conflist)
     assert answer["error"].startswith("CNI plugin tuning: ADD: ")
     assert (answer["leases"], answer["links"]) == ([], ["lo", "triptych0"])
+
+
+@needs_plugins
+@pytest.mark.parametrize(
+    "point", ["network.recorded", "network.added", "network.deleting", "network.deleted"]
+)
+async def test_killed_at_every_step_and_started_again(tmp_path: Path, point: str) -> None:
+    """The second start finds the pod's namespaces gone, as after a reboot, and gives its address back."""
+    forth_and_back = """
+    async def scenario(spaces, network):
+        await attach(spaces, network, 1)
+        await detach(spaces, network, 1)
+    """
+    await play(tmp_path, forth_and_back, fault=point)
+    assert len(list((tmp_path / "network").glob("*.json"))) == 1
+    assert (tmp_path / "ipam/triptych/10.90.0.2").exists() == (
+        point in ("network.added", "network.deleting")
+    )
+    shutil.rmtree(tmp_path / "ns")
+    recover = """
+    async def scenario(spaces, network):
+        await network.gc([])
+        leases = [p.name for p in (root / "ipam/triptych").glob("[0-9]*")]
+        return {"leases": leases, "attached": sorted(network.attached())}
+    """
+    assert await play(tmp_path, recover) == {"leases": [], "attached": []}
+    assert list((tmp_path / "network").glob("*.json")) == []
 
 
 @needs_plugins

@@ -28,6 +28,7 @@ from triptych_runtime.network.settings import NetworkSettings
 _TRY_AGAIN = 11
 # Of the daemon's own life, no business of a plugin.
 _PRIVATE = ("NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_", "OTEL_", "TRIPTYCH_", "CNI_")
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MAX_OUTPUT = 4 << 20
 
 _Stamp = tuple[str, int, int, int]
@@ -53,7 +54,9 @@ class Plugins:
         limit = settings.parallel or max(8, 4 * (os.cpu_count() or 1))
         self._free = asyncio.Semaphore(limit)
         self._versions: dict[_Stamp, frozenset[str]] = {}
-        self._environment = {k: v for k, v in os.environ.items() if not k.startswith(_PRIVATE)}
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(_PRIVATE)}
+        # Plugins look for iptables and the like.
+        self._environment = {"PATH": _PATH, **inherited}
 
     def find(self, plugin: str) -> Path:
         """The program of a plugin.
