@@ -48,7 +48,7 @@ def run(
     path = tmp_path / "program"
     path.write_bytes(launcher.program([b"RAW=\xff\xfe", b"A=\x80added"], machine))
     path.chmod(0o755)
-    emulator = [] if machine == NATIVE else [f"qemu-{machine}-static"]
+    emulator = [] if machine == NATIVE else [shutil.which(f"qemu-{machine}-static") or ""]
     return subprocess.run([*emulator, str(path), *command], env=env, capture_output=True, cwd=tmp_path)
 
 
