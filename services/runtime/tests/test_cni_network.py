@@ -225,12 +225,13 @@ async def test_a_hung_pod_does_not_hold_up_others(node: Node) -> None:
         "main", ADD=f"case $CNI_CONTAINERID in {SANDBOX}) sleep 60;; *) CNI_COMMAND=ADD; esac\n" + REPLY
     )
     node.configure("main")
-    async with running(node.network(setup_deadline=2.0)) as network:
+    # One place only: a plugin that hangs gives it up.
+    async with running(node.network(setup_deadline=3.0, parallel=1)) as network:
         stuck = asyncio.ensure_future(network.setup(pod()))
         await until(lambda: node.calls)
         started = time.monotonic()
         await network.setup(pod("b" * 64))
-        assert time.monotonic() - started < 1.0
+        assert time.monotonic() - started < 2.0
         with pytest.raises(PluginTimeout):
             await stuck
 

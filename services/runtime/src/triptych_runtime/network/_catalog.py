@@ -184,7 +184,10 @@ class Catalog:
         try:
             while True:
                 await watch.changed()
-                await self._read(watch)
+                try:
+                    await self._read(watch)
+                except OSError:
+                    log.exception("network configuration not read; the former one stays")
         finally:
             watch.close()
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ _TRY_AGAIN = 11
 _PRIVATE = ("NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_", "OTEL_", "TRIPTYCH_", "CNI_")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MAX_OUTPUT = 4 << 20
+# Longer than a plugin needs that has the processor.
+_SLOT_SECONDS = 1.0
 
 _Stamp = tuple[str, int, int, int]
 
@@ -79,7 +82,10 @@ class Plugins:
         :raises PluginMissing, PluginFailed, PluginTimeout, ResultInvalid: when it cannot tell.
         """
         path = self.find(plugin)
-        found = path.stat()
+        try:
+            found = path.stat()
+        except OSError:
+            raise PluginMissing(plugin, self.settings.bin_dirs) from None
         stamp = (str(path), found.st_mtime_ns, found.st_size, found.st_ino)
         if (known := self._versions.get(stamp)) is not None:
             return known
@@ -121,7 +127,7 @@ class Plugins:
         }
         step = f"CNI plugin {plugin}: {command}"
         network = str(request.get("name", ""))
-        async with self._free:
+        async with self._slot():
             with span(f"cni.{command.lower()}", plugin=plugin, network=network):
                 try:
                     done = await process.run(
@@ -136,9 +142,32 @@ class Plugins:
                     )
                 except ProcessTimeout as error:
                     raise PluginTimeout(error.message) from error
+                except OSError as error:
+                    # No memory, too many processes, a program that is being written.
+                    raise PluginFailed(step, f"cannot run {path}: {error.strerror}") from error
                 if done.returncode != 0:
                     raise _failure(step, done)
                 return done.stdout
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        """One of the places of plugins that run at once; one that takes long waits for something and gives
+        its place up, so that no number of hung plugins holds up other pods."""
+        await self._free.acquire()
+        held = True
+
+        def give_up() -> None:
+            nonlocal held
+            if held:
+                held = False
+                self._free.release()
+
+        timer = asyncio.get_running_loop().call_later(_SLOT_SECONDS, give_up)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            give_up()
 
 
 def _failure(step: str, done: Completed) -> PluginFailed | PluginBusy:
