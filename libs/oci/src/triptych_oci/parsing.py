@@ -139,7 +139,7 @@ def _kind(probe: _Probe, served_as: str, what: str) -> str:
     is_index = _has(probe.manifests)
     if is_index and (_has(probe.layers) or _has(probe.config)):
         # One digest must not mean two things to two readers (GHSA-mc8v-mgrf-8f4m).
-        raise InvalidDocument(f"{what}: it has both manifests and layers, so it is neither an index nor")
+        raise InvalidDocument(f"{what}: it has both manifests and layers, which is ambiguous")
     if not is_index and not _has(probe.config):
         raise InvalidDocument(f"{what}: it has neither config nor manifests, so it is no image manifest")
     shape = INDEX_TYPES if is_index else MANIFEST_TYPES

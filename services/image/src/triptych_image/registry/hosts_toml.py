@@ -113,7 +113,7 @@ class _Reader:
         if not server:
             return "", "", "/v2"
         try:
-            parts = urlsplit(server if server.startswith("http") else f"https://{server}")
+            parts = urlsplit(server if "://" in server else f"https://{server}")
             port = parts.port
         except ValueError as error:
             raise self._bad("", f"{server!r}: {error}") from None

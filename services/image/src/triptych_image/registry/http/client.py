@@ -93,6 +93,9 @@ class HttpClient:
             origin, target = Origin.parse(request.url)
         except BadUrl as error:
             raise AttemptFailed(Failure.PROTOCOL, link.origin.authority, f"redirect: {error}") from None
+        if link.fallback and (origin.host, origin.port) == (link.origin.host, link.origin.port):
+            # A host that turned out to speak plain HTTP gives its own addresses as http.
+            origin = link.origin
         home = origin == link.origin
         route = Route(
             origin,

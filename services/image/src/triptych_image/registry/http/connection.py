@@ -135,4 +135,4 @@ def broken(host: str, error: OSError) -> AttemptFailed:
     """A connection that failed underway."""
     if isinstance(error, TimeoutError | asyncio.TimeoutError):
         return AttemptFailed(Failure.SLOW, host, "connection timed out")
-    return AttemptFailed(Failure.BROKEN, host, (error.strerror or str(error)).lower())
+    return AttemptFailed(Failure.BROKEN, host, f"connection broke: {error.strerror or error}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import re
 import socket
 import ssl
@@ -92,7 +93,8 @@ def _reason(error: OSError, origin: Origin, proxy: Proxy | None) -> str:
     if isinstance(error, socket.gaierror):
         return f"lookup {name}: {error.strerror or 'no such host'}"
     through = f"proxy {name}: " if proxy else ""
-    return f"{through}{(error.strerror or str(error)).lower()}"
+    # asyncio puts its own words into strerror.
+    return through + (os.strerror(error.errno).lower() if error.errno else str(error))
 
 
 async def _connect(host: str, port: int) -> socket.socket:

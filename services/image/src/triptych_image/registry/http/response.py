@@ -120,9 +120,13 @@ class Response:
         return count
 
     async def fill(self, view: memoryview) -> int:
-        """Fill the view as far as data is there, waiting for at least a byte; 0 at the end."""
+        """Fill the view as far as data is there, waiting for at least a byte; 0 at the end.
+
+        What was read along with the head comes alone, so that the rest may be spliced.
+        """
+        ahead = bool(self._leftover)
         count = await self.read_into(view)
-        if not self._chunked:
+        if not self._chunked and not ahead:
             while 0 < count < len(view) and not self._done:
                 try:
                     more = self._connection.stream.read_more(self._clip(view[count:]))
