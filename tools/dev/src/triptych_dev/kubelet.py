@@ -70,7 +70,12 @@ def pod_config(
         port_mappings=[
             cri.PortMapping(host_port=node, container_port=port) for node, port in (ports or {}).items()
         ],
-        labels={"app": name, **(labels or {})},
+        labels={
+            "io.kubernetes.pod.name": name,
+            "io.kubernetes.pod.namespace": namespace,
+            "app": name,
+            **(labels or {}),
+        },
     )
     config.linux.cgroup_parent = cgroup_parent
     options = config.linux.security_context.namespace_options
@@ -88,15 +93,23 @@ def container_config(
     env: Mapping[str, str] | None = None,
     mounts: Sequence[cri.Mount] = (),
     memory_bytes: int = 0,
+    pod: str = "",
 ) -> cri.ContainerConfig:
-    """A container as the kubelet asks for it; it logs to NAME/0.log."""
+    """A container as the kubelet asks for it; it logs to NAME/0.log.
+
+    :param pod: name of its pod, for the labels that crictl shows.
+    """
     config = cri.ContainerConfig(
         metadata=cri.ContainerMetadata(name=name),
         image=cri.ImageSpec(image=image),
         command=command,
         envs=[cri.KeyValue(key=key, value=value.encode()) for key, value in (env or {}).items()],
         mounts=mounts,
-        labels={"container": name},
+        labels={
+            "io.kubernetes.container.name": name,
+            "io.kubernetes.pod.name": pod,
+            "io.kubernetes.pod.namespace": "default",
+        },
         log_path=f"{name}/0.log",
         stdin=stdin,
         tty=tty,

@@ -161,6 +161,7 @@ def _say_how(narrator: Narrator, stack: Stack, registry: Registry, story: Story)
     setting.keep([*pids, *registry.pids])
     runtime, images = stack.endpoint("runtime"), stack.endpoint("image")
     narrator.title("It stays up; try")
+    sockets = " ".join(f"--{daemon}-socket {stack.socket(daemon)}" for daemon in DAEMONS)
     crictl = f"crictl -r {runtime} -i {images}"
     for line in (
         f"{crictl} pods",
@@ -172,8 +173,7 @@ def _say_how(narrator: Narrator, stack: Stack, registry: Registry, story: Story)
         f"curl http://{story.pod.ip}:8080/",
         *(f"grpcurl -plaintext -unix {stack.socket(daemon)} list" for daemon in DAEMONS),
         f"grpcurl -plaintext -unix {stack.socket('runtime')} runtime.v1.RuntimeService/Version",
-        f"triptych --runtime-socket {stack.socket('runtime')} --image-socket {stack.socket('image')} "
-        f"--streaming-socket {stack.socket('streaming')} status",
+        f"triptych {sockets} status",
         "./dev demo --down        # the end",
     ):
         narrator.line(f"  {line}")

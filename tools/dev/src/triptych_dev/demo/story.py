@@ -10,7 +10,7 @@ from typing import Any
 from runtime.v1 import api_pb2 as cri
 from triptych.image.v1 import image_pb2
 
-from triptych_dev import spdyclient
+from triptych_dev import streamclient
 from triptych_dev.demo import setting
 from triptych_dev.demo.image import GREETING
 from triptych_dev.demo.narrator import Narrator
@@ -18,6 +18,7 @@ from triptych_dev.errors import StepFailed
 from triptych_dev.kubelet import Kubelet, container_config, parse_log, pod_config
 
 _PORT = 8080
+_WEB = f"httpd -f -p {_PORT} -h /www & trap 'kill $!; exit 0' TERM; wait"
 _WORKER = (
     'trap "echo stopping; exit 0" TERM; echo "worker of $HOSTNAME starts";'
     ' while read -r line; do echo "you said: $line"; done; sleep 1000 & wait'
@@ -112,8 +113,8 @@ class Story:
             self.pod.ip = status.network.ip
             expect(bool(self.pod.ip), "the pod has no IP")
             step.say(f"{cri.PodSandboxState.Name(status.state)}, IP {self.pod.ip}")
-        web = container_config("web", self.pod.image, ["httpd", "-f", "-p", str(_PORT), "-h", "/www"])
-        worker = container_config("worker", self.pod.image, ["sh", "-c", _WORKER], stdin=True)
+        web = container_config("web", self.pod.image, ["sh", "-c", _WEB], pod="demo")
+        worker = container_config("worker", self.pod.image, ["sh", "-c", _WORKER], stdin=True, pod="demo")
         for config in (web, worker):
             await self._start(config)
 
@@ -137,7 +138,7 @@ class Story:
             answer = await self._kubelet.runtime.ExecSync(
                 cri.ExecSyncRequest(container_id=self.pod.containers["web"], cmd=["sh", "-c", script])
             )
-            lines = spdyclient.lines(answer.stdout)
+            lines = answer.stdout.decode().splitlines()
             expect(answer.exit_code == 0 and lines == ["demo", GREETING, GREETING], f"ExecSync: {answer}")
             step.say(f"exit code {answer.exit_code}: {' | '.join(lines)}")
 
@@ -157,12 +158,10 @@ class Story:
                 stderr=True,
             )
             url = (await self._kubelet.runtime.Exec(request)).url
-            code, stdout, stderr = await spdyclient.execute(url, b"hello\n")
-            expect(
-                (code, stdout, stderr) == (3, b"HELLO\n", b"problems\n"),
-                f"exec: {code} {stdout!r} {stderr!r}",
-            )
-            step.say(f"stdout {stdout!r}, stderr {stderr!r}, exit code {code}")
+            done = await streamclient.exec_spdy(url, b"hello\n")
+            heard = f"stdout {done.stdout!r}, stderr {done.stderr!r}, exit code {done.exit_code}"
+            expect((done.stdout, done.stderr, done.exit_code) == (b"HELLO\n", b"problems\n", 3), heard)
+            step.say(heard)
 
     async def _attach(self) -> None:
         with self._narrator.step("Attach to worker over SPDY: say something") as step:
@@ -170,7 +169,7 @@ class Story:
                 container_id=self.pod.containers["worker"], stdin=True, stdout=True, stderr=True
             )
             url = (await self._kubelet.runtime.Attach(request)).url
-            async with spdyclient.command(url, stdin=True) as attached, asyncio.timeout(10):
+            async with streamclient.attach_spdy(url, stdin=True) as attached, asyncio.timeout(10):
                 assert attached.stdin is not None and attached.stdout is not None
                 await attached.stdin.write(b"good day\n")
                 heard = await attached.stdout.read_until(b"good day\n")
@@ -181,9 +180,11 @@ class Story:
         with self._narrator.step(f"PortForward to {_PORT} through the pod's network") as step:
             request = cri.PortForwardRequest(pod_sandbox_id=self.pod.sandbox, port=[_PORT])
             url = (await self._kubelet.runtime.PortForward(request)).url
-            async with asyncio.timeout(10):
-                answer = await spdyclient.forward(url, _PORT, spdyclient.http_get("demo"))
-            lines = spdyclient.lines(answer)
+            async with streamclient.portforward_spdy(url) as session, asyncio.timeout(10):
+                connection = await session.connect(_PORT)
+                await connection.data.write(b"GET / HTTP/1.0\r\nHost: demo\r\n\r\n")
+                answer = (await connection.data.read_all()).decode()
+            lines = answer.splitlines()
             expect(bool(lines) and "200" in lines[0] and lines[-1] == GREETING, f"port-forward: {answer!r}")
             step.say(f"{lines[0]} ... {lines[-1]}")
 
@@ -207,11 +208,11 @@ class Story:
                 len(listed.stats) == len(self.pod.containers), f"{len(listed.stats)} containers have stats"
             )
             for stats in listed.stats:
-                step.say(
-                    f"{stats.attributes.metadata.name}: cpu {stats.cpu.usage_core_nano_seconds.value / 1e6:.1f} ms, "
-                    f"memory {stats.memory.working_set_bytes.value / 1e6:.2f} MB, "
-                    f"writable layer {stats.writable_layer.used_bytes.value} bytes"
-                )
+                cpu = stats.cpu.usage_core_nano_seconds.value / 1e6
+                memory = stats.memory.working_set_bytes.value / 1e6
+                disk = stats.writable_layer.used_bytes.value
+                name = stats.attributes.metadata.name
+                step.say(f"{name}: cpu {cpu:.1f} ms, memory {memory:.2f} MB, writable layer {disk} bytes")
             pod = await self._kubelet.runtime.PodSandboxStats(
                 cri.PodSandboxStatsRequest(pod_sandbox_id=self.pod.sandbox)
             )

@@ -1,0 +1,1 @@
+"""What the tests of all packages share: a pytest plugin with live daemons, and skips that name packages."""

@@ -1,0 +1,112 @@
+"""The pytest plugin: markers, skips and the live fixtures."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+# Imported here so that it is not while a report is written: CPython 3.11 (gh-106905) may then fail.
+import hypothesis.internal.observability  # noqa: F401
+import pytest
+
+from triptych_dev.testing import needs
+
+if TYPE_CHECKING:
+    from triptych_dev.leftovers import Marks
+    from triptych_dev.stack import Registry, Stack
+
+_NAME = "triptych-live"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the markers of this plugin."""
+    config.addinivalue_line(
+        "markers",
+        "requires(*programs): needs programs of other packages; skipped without them, and failed in CI",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what this host cannot run, saying which package is missing."""
+    if item.get_closest_marker("integration") is not None and os.geteuid() != 0:
+        pytest.skip("needs root")
+    wanted = [program for marker in item.iter_markers("requires") for program in marker.args]
+    demand(*wanted)
+
+
+def demand(*programs: str) -> None:
+    """Skip the running test unless all programs are there; in CI fail it."""
+    absent = needs.missing(programs)
+    if not absent:
+        return
+    if needs.strict():
+        pytest.fail(needs.reason(absent), pytrace=False)
+    pytest.skip(needs.reason(absent))
+
+
+@pytest.fixture(scope="session")
+def live_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A real registry on loopback, for the whole session; push with `ociimages.Pusher`."""
+    from triptych_dev.stack import Registry
+
+    demand("docker-registry")
+    registry = Registry(tmp_path_factory.mktemp("registry"))
+    registry.start()
+    yield registry
+    registry.stop()
+
+
+@pytest.fixture(scope="session")
+def live_image(live_registry: Registry) -> str:
+    """The reference of a small image in the live registry: busybox in three layers, as a manifest list."""
+    from triptych_dev.demo import image
+
+    demand("busybox")
+    return image.push(live_registry.host)
+
+
+@pytest.fixture(scope="session")
+def live_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The three daemons, isolated, for the whole session.
+
+    A test that stops or kills a daemon starts it again.
+    """
+    from triptych_dev.stack import Stack
+
+    demand(*needs.LIVE)
+    stack = Stack(
+        Path(tmp_path_factory.mktemp("live")),
+        _NAME,
+        "10.95.0.0/16",
+        {"streaming": {"http": {"listen": "127.0.0.1:0"}}},
+    )
+    stack.write_configuration()
+    try:
+        stack.start()
+        yield stack
+    finally:
+        stack.clean()
+        shutil.rmtree(stack.root, ignore_errors=True)
+
+
+@pytest.fixture
+def leak_check(live_stack: Stack) -> Iterator[Marks]:
+    """Fail the test when it leaves links, mounts, cgroups, rules or processes of the live daemons behind.
+
+    Tell the fixture the IDs of pods and containers with `learn` while they run.
+    """
+    from triptych_dev import leftovers
+
+    before = leftovers.snapshot()
+    marks = leftovers.Marks({str(live_stack.root), str(live_stack.state)}, live_stack.bridge)
+    yield marks
+    # The bridge is made with the first pod and stays for the next one, as every CNI bridge does.
+    marks.links.discard(live_stack.bridge)
+    difference = leftovers.compare(before, marks)
+    difference.ours["links"] = [link for link in difference.ours["links"] if link != live_stack.bridge]
+    if not difference.clean:
+        pytest.fail(f"left behind: {leftovers.describe(difference)}")
