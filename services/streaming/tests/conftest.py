@@ -1,0 +1,337 @@
+"""A streaming daemon as a process, and a real container of crun and conmon to stream with."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from triptych.streaming.v1 import streaming_pb2 as pb
+from triptych.streaming.v1 import streaming_pb2_grpc
+
+CRUN = "/usr/bin/crun"
+CONMON = "/usr/bin/conmon"
+BUSYBOX = "/bin/busybox"
+READY_SECONDS = 20.0
+
+
+@dataclass(slots=True)
+class StreamingProcess:
+    """A running daemon."""
+
+    process: subprocess.Popen[bytes]
+    socket: Path
+    state: Path
+    log: Path
+    channel: grpc.Channel = field(init=False)
+    stub: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.channel = grpc.insecure_channel(
+            f"unix:{self.socket}", options=[("grpc.use_local_subchannel_pool", 1)]
+        )
+        self.stub = streaming_pb2_grpc.StreamingServiceStub(self.channel)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def wait_ready(self) -> None:
+        deadline = time.monotonic() + READY_SECONDS
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, self.log.read_text()
+            with contextlib.suppress(grpc.RpcError):
+                self.stub.ListSessions(pb.ListSessionsRequest(), timeout=1)
+                return
+            time.sleep(0.02)
+        raise AssertionError(self.log.read_text())
+
+    def stop(self, seconds: float = 10.0) -> int:
+        """SIGTERM, and its exit status."""
+        self.channel.close()
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+
+    async def audit(self, pod: str = "web", count: int = 1, seconds: float = 5.0) -> list[dict[str, Any]]:
+        """The audit lines of sessions in a pod, once there are `count`."""
+        deadline = time.monotonic() + seconds
+        while True:
+            lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+            found = [line for line in lines if line.get("logger") == "triptych_streaming.audit"]
+            found = [line for line in found if line.get("pod") == pod]
+            if len(found) >= count or time.monotonic() > deadline:
+                return found
+            await asyncio.sleep(0.02)
+
+
+class Launcher:
+    """Starts daemons that share a state directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.started: list[StreamingProcess] = []
+
+    def __call__(
+        self,
+        extra: str = "",
+        *,
+        listen: str = "127.0.0.1:0",
+        sockets: dict[str, socket.socket] | None = None,
+        env: dict[str, str] | None = None,
+        control: Path | None = None,
+        wait: bool = True,
+    ) -> StreamingProcess:
+        """Start one.
+
+        :param extra: more TOML; with an `[http]` table, `listen` is not used.
+        :param sockets: passed as systemd does, by name.
+        :param env: added to the environment.
+        :param control: path of its gRPC socket.
+        """
+        name = f"s{len(self.started)}"
+        state, path = self.directory / "state", control or self.directory / f"{name}.sock"
+        config = self.directory / f"{name}.toml"
+        tables = "" if "[http]" in extra else f'[http]\nlisten = "{listen}"\n'
+        config.write_text(f'state = "{state}"\nsocket = "{path}"\n{tables}{extra}')
+        log = self.directory / f"{name}.log"
+        process = _spawn(config, log, sockets or {}, env or {})
+        daemon = StreamingProcess(process, path, state, log)
+        self.started.append(daemon)
+        if wait:
+            daemon.wait_ready()
+        return daemon
+
+    def stop(self) -> None:
+        """Stop them; a second signal cuts sessions off that still run."""
+        for daemon in self.started:
+            daemon.channel.close()
+            if daemon.process.poll() is None:
+                daemon.process.terminate()
+                time.sleep(0.1)
+                daemon.process.terminate()
+                daemon.process.wait(10)
+
+
+@pytest.fixture
+def start_streaming(tmp_path: Path) -> Iterator[Launcher]:
+    """Starts daemons for one test."""
+    launcher = Launcher(tmp_path)
+    yield launcher
+    launcher.stop()
+
+
+@pytest.fixture(scope="module")
+def shared_streaming(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StreamingProcess]:
+    """One daemon for a module's tests, with short patience."""
+    launcher = Launcher(tmp_path_factory.mktemp("streaming"))
+    yield launcher("[timeouts]\nhangup = 0.5\nlinger = 0.5\ncreation = 1.0\ndial = 1.0\n")
+    launcher.stop()
+
+
+def _spawn(
+    config: Path, log: Path, sockets: dict[str, socket.socket], env: dict[str, str]
+) -> subprocess.Popen[bytes]:
+    """Start the daemon by way of a shell that puts the passed sockets at 3 and above."""
+    argv = [sys.executable, "-m", "triptych_streaming", "--config", str(config)]
+    environment = {**os.environ, **env}
+    if sockets:
+        # The descriptors move to 3.. in the child; LISTEN_PID must be its own, which only it knows.
+        moves = " ".join(f"{3 + index}<&{each.fileno()}" for index, each in enumerate(sockets.values()))
+        script = f"export LISTEN_PID=$$ LISTEN_FDS={len(sockets)} LISTEN_FDNAMES={':'.join(sockets)}; "
+        argv = ["/bin/bash", "-c", f'{script} exec "$@" {moves}', "daemon", *argv]
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            env=environment,
+            pass_fds=[each.fileno() for each in sockets.values()],
+        )
+
+
+@dataclass(slots=True)
+class Container:
+    """A running container with its conmon."""
+
+    id: str
+    bundle: Path
+    root: Path
+    pid: int
+    conmon: int
+
+    @property
+    def attach_socket(self) -> str:
+        return str(self.bundle / "attach")
+
+    @property
+    def control_fifo(self) -> str:
+        return str(self.bundle / "ctl")
+
+    @property
+    def network_namespace(self) -> str:
+        return f"/proc/{self.pid}/ns/net"
+
+    @property
+    def runtime_command(self) -> list[str]:
+        return [CRUN, "--root", str(self.root)]
+
+    def process(self, *args: str, tty: bool = False) -> bytes:
+        """The OCI process document of a command."""
+        document = _process(list(args), tty)
+        return json.dumps(document).encode()
+
+    def exec_request(
+        self,
+        *args: str,
+        stdin: bool = False,
+        stderr: bool = True,
+        tty: bool = False,
+        pod: str = "web",
+        **more: Any,
+    ) -> pb.OpenExecRequest:
+        return pb.OpenExecRequest(
+            target=pb.Target(container_id=self.id, pod_sandbox_id="pod", pod_name=pod, pod_namespace="test"),
+            streams=pb.Streams(stdin=stdin, stdout=True, stderr=stderr and not tty, tty=tty),
+            runtime_command=self.runtime_command,
+            process=self.process(*args, tty=tty),
+            **more,
+        )
+
+    def shell(self, script: str, **options: Any) -> pb.OpenExecRequest:
+        return self.exec_request("/bin/sh", "-c", script, **options)
+
+    def attach_request(self, *, tty: bool = False, stdin: bool = True) -> pb.OpenAttachRequest:
+        return pb.OpenAttachRequest(
+            target=pb.Target(container_id=self.id, pod_sandbox_id="pod"),
+            streams=pb.Streams(stdin=stdin, stdout=True, stderr=not tty, tty=tty),
+            attach_socket=self.attach_socket,
+            control_fifo=self.control_fifo,
+        )
+
+    def forward_request(self, *ports: int) -> pb.OpenPortForwardRequest:
+        return pb.OpenPortForwardRequest(
+            target=pb.Target(pod_sandbox_id="pod"), network_namespace=self.network_namespace, ports=ports
+        )
+
+
+def _process(args: list[str], tty: bool) -> dict[str, Any]:
+    return {
+        "terminal": tty,
+        "user": {"uid": 0, "gid": 0},
+        "args": args,
+        "env": ["PATH=/bin", "TERM=xterm"],
+        "cwd": "/",
+    }
+
+
+def _bundle(directory: Path, args: list[str], tty: bool) -> None:
+    rootfs = directory / "rootfs"
+    for name in ("bin", "proc", "dev", "tmp"):
+        (rootfs / name).mkdir(parents=True)
+    shutil.copy(BUSYBOX, rootfs / "bin/busybox")
+    applets = (
+        "sh cat echo sleep head tail true false wc stty kill ps dd yes seq md5sum env nohup sync".split()
+    )
+    for applet in applets:
+        (rootfs / "bin" / applet).symlink_to("busybox")
+    config = {
+        "ociVersion": "1.0.2",
+        "process": _process(args, tty),
+        "root": {"path": str(rootfs)},
+        "hostname": "streaming",
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]},
+            {
+                "destination": "/dev/pts",
+                "type": "devpts",
+                "source": "devpts",
+                "options": ["newinstance", "ptmxmode=0666", "mode=0620"],
+            },
+        ],
+        "linux": {
+            "namespaces": [{"type": name} for name in ("pid", "mount", "ipc", "uts", "network")],
+            "cgroupsPath": f"/triptych-streaming-test/{directory.name}",
+        },
+    }
+    (directory / "config.json").write_text(json.dumps(config))
+
+
+def missing_parts() -> str:
+    """What the host lacks for real containers; empty when nothing."""
+    if os.geteuid() != 0:
+        return "root"
+    return ", ".join(path for path in (CRUN, CONMON, BUSYBOX) if not os.path.exists(path))
+
+
+MakeContainer = Callable[..., Container]
+
+
+@pytest.fixture(scope="module")
+def make_container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeContainer]:
+    """Makes containers that run until the module's tests are over."""
+    if missing := missing_parts():
+        pytest.skip(f"needs {missing}")
+    base = tmp_path_factory.mktemp("containers")
+    root = base / "crun"
+    made: list[Container] = []
+
+    def make(*args: str, tty: bool = False, stdin: bool = False, stdin_once: bool = False) -> Container:
+        name = f"streaming-{os.getpid()}-{len(made)}-{time.monotonic_ns() % 10**6}"
+        bundle = base / name
+        _bundle(bundle, list(args) or ["/bin/sleep", "100000"], tty)
+        container = _run(name, bundle, root, tty=tty, stdin=stdin, stdin_once=stdin_once)
+        made.append(container)
+        return container
+
+    yield make
+    for container in made:
+        subprocess.run([*container.runtime_command, "delete", "--force", container.id], capture_output=True)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(container.conmon, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def container(make_container: MakeContainer) -> Container:
+    """A container that sleeps."""
+    return make_container()
+
+
+def _run(name: str, bundle: Path, root: Path, *, tty: bool, stdin: bool, stdin_once: bool) -> Container:
+    options = [
+        CONMON, "--api-version", "1", "--cid", name, "--cuuid", name, "--runtime", CRUN,
+        "--runtime-arg", "--root", "--runtime-arg", str(root), "--bundle", str(bundle), "--full-attach",
+        "--container-pidfile", str(bundle / "pid"), "--conmon-pidfile", str(bundle / "conmon.pid"),
+        "--exit-dir", str(bundle), "--log-path", f"k8s-file:{bundle}/log", "--log-level", "error",
+    ]  # fmt: skip
+    options += ["--terminal"] if tty else []
+    options += ["--stdin"] if stdin else []
+    options += ["--leave-stdin-open"] if stdin and not stdin_once else []
+    subprocess.run(options, check=True, cwd=bundle)
+    deadline = time.monotonic() + READY_SECONDS
+    while not ((bundle / "pid").exists() and (bundle / "pid").read_text()):
+        assert time.monotonic() < deadline, (bundle / "log").read_text()
+        time.sleep(0.02)
+    subprocess.run([CRUN, "--root", str(root), "start", name], check=True)
+    pid, conmon = (int((bundle / each).read_text()) for each in ("pid", "conmon.pid"))
+    return Container(name, bundle, root, pid, conmon)
