@@ -16,6 +16,10 @@ COMMANDS = {
     "doctor": Lazy("triptych_cli.doctor.command:doctor", "Check this host; each finding with its remedy."),
     "install": Lazy("triptych_dev.node.commands:install", "Put a node together on this machine."),
     "uninstall": Lazy("triptych_dev.node.commands:uninstall", "Take the node apart; nothing stays."),
+    "package": Lazy(
+        "triptych_dev.packaging.commands:package",
+        "Build wheels, executables and a Debian package, and try them.",
+    ),
 }
 """Every command: where it is and its line in the listing."""
 

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -136,6 +136,7 @@ class Stack:
     :param name: short and unique on the node: names the state directory /run/NAME and the bridge.
     :param subnet: of the pods, CIDR.
     :param overrides: more settings by daemon, merged into the configuration: {"runtime": {...}}.
+    :param programs: command lines by daemon instead of this environment's, such as a PEX.
     """
 
     root: Path
@@ -143,6 +144,7 @@ class Stack:
     subnet: str = "10.98.0.0/16"
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     processes: dict[str, Process] = field(default_factory=dict)
+    programs: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def state(self) -> Path:
@@ -215,7 +217,8 @@ class Stack:
     def start(self, *daemons: str, env: Mapping[str, str] | None = None) -> None:
         """Start daemons (all by default) and wait until their sockets serve."""
         for daemon in daemons or DAEMONS:
-            argv = [sys.executable, "-m", f"triptych_{daemon}", "--config", str(self.config_file(daemon))]
+            program = self.programs.get(daemon, (sys.executable, "-m", f"triptych_{daemon}"))
+            argv = [*program, "--config", str(self.config_file(daemon))]
             self.processes[daemon] = _spawn(f"triptych-{daemon}", argv, self.root / f"{daemon}.log", env)
         for daemon in daemons or DAEMONS:
             self._await_service(daemon)
