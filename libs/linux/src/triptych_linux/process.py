@@ -89,10 +89,7 @@ class Child:
             self.kill_group()
             return await shielded(self.wait(), _REAP_DEADLINE)
         finally:
-            for pipe in (self.popen.stdin, self.popen.stdout, self.popen.stderr):
-                if pipe is not None:
-                    with contextlib.suppress(OSError):
-                        pipe.close()
+            close_pipes(self)
 
 
 async def shielded(work: Coroutine[object, object, T], seconds: float) -> T:
@@ -181,7 +178,7 @@ async def run(
         argv, step=step, stdin=feed, stdout=PIPE, stderr=PIPE, env=env, cwd=cwd, pass_fds=pass_fds
     )
     try:
-        out, err = _Reader(child.popen.stdout, max_output), _Reader(child.popen.stderr, max_output)
+        out, err = Collector(child.popen.stdout, max_output), Collector(child.popen.stderr, max_output)
         writer = _Writer(child.popen.stdin, stdin) if stdin is not None else None
         try:
             async with asyncio.timeout(deadline):
@@ -191,26 +188,37 @@ async def run(
         finally:
             if writer is not None:
                 writer.close()
-        if not (out.done.done() and err.done.done()):
-            await asyncio.wait((out.done, err.done), timeout=drain)
+        await drain_output(drain, out, err)
         seconds = time.monotonic() - child.started
         completed = Completed(tuple(argv), code, out.value(), err.value(), seconds)
     finally:
         if child.popen.returncode is None:
             await child.close()
-        for pipe in (child.popen.stdin, child.popen.stdout, child.popen.stderr):
-            if pipe is not None and not pipe.closed:
-                with contextlib.suppress(ValueError, OSError):
-                    asyncio.get_running_loop().remove_reader(pipe.fileno())
-                with contextlib.suppress(OSError):
-                    pipe.close()
+        close_pipes(child)
     if check and completed.returncode != 0:
         raise ProcessFailed(step, completed)
     return completed
 
 
-class _Reader:
-    """Collects a pipe up to a limit, by the event loop's readiness."""
+async def drain_output(seconds: float, *collectors: Collector) -> None:
+    """Wait for the end of output, at most `seconds`: a background child may hold the pipe for ever."""
+    open_ones = [collector.done for collector in collectors if not collector.done.done()]
+    if open_ones:
+        await asyncio.wait(open_ones, timeout=seconds)
+
+
+def close_pipes(child: Child) -> None:
+    """Stop reading a child's pipes and close them."""
+    loop = asyncio.get_running_loop()
+    for pipe in (child.popen.stdin, child.popen.stdout, child.popen.stderr):
+        if pipe is not None and not pipe.closed:
+            loop.remove_reader(pipe.fileno())
+            with contextlib.suppress(OSError):
+                pipe.close()
+
+
+class Collector:
+    """Collects a pipe up to a limit, by the event loop's readiness; what is beyond is read and dropped."""
 
     def __init__(self, pipe: object, limit: int) -> None:
         self._fd: int = pipe.fileno()  # type: ignore[attr-defined]

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+
+#: Seconds that a read waits for the reconciliation before it tells what the records say.
+_PATIENCE = 3.0
 
 
 class Readiness:
@@ -13,9 +17,17 @@ class Readiness:
         self._reconciled = asyncio.Event()
 
     async def loaded(self) -> None:
-        """Wait until reads can be answered."""
-        if not self._loaded.is_set():
-            await self._loaded.wait()
+        """Wait until reads can be answered.
+
+        They would rather tell what the kernel says than what was written down before a crash, but one item
+        that is slow to reconcile must not silence the node.
+        """
+        if self._reconciled.is_set():
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE):
+                await self._reconciled.wait()
+        await self._loaded.wait()
 
     async def reconciled(self) -> None:
         """Wait until changes can be made."""

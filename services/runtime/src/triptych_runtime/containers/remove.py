@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 
 import msgspec
 from runtime.v1 import api_pb2
@@ -16,6 +17,8 @@ from triptych_runtime.containers.stop import stop
 from triptych_runtime.lifecycle import fault
 from triptych_runtime.model import ContainerPhase, ContainerRecord
 from triptych_runtime.node import Node
+
+log = logging.getLogger(__name__)
 
 
 async def remove(node: Node, record: ContainerRecord) -> None:
@@ -41,6 +44,7 @@ async def _remove(node: Node, record: ContainerRecord) -> None:
         fault("remove_container.discarded")
         await node.state.delete(removing)
     node.exits.forget(record.id)
+    log.info("removed container", extra={"container": record.id, "container_name": record.name})
     if was_visible:
         emit(node, removing, api_pb2.CONTAINER_DELETED_EVENT)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 
 import msgspec
@@ -27,6 +28,8 @@ from triptych_runtime.spec import (
     build_container_spec,
     validate_container,
 )
+
+log = logging.getLogger(__name__)
 
 
 async def create_container(
@@ -97,6 +100,13 @@ async def _create(
             fault("create_container.built")
             record = msgspec.structs.replace(record, phase=ContainerPhase.CREATED)
             await node.state.save(record)
+    extra = {
+        "container": record.id,
+        "container_name": record.name,
+        "sandbox": sandbox.id,
+        "image": record.image_ref,
+    }
+    log.info("created container", extra=extra)
     emit(node, record, api_pb2.CONTAINER_CREATED_EVENT)
     return record.id
 

@@ -4,6 +4,7 @@ unless it shares its PID namespace."""
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import msgspec
 from runtime.v1 import api_pb2
@@ -24,6 +25,8 @@ from triptych_runtime.sandboxes import (
     user_mappings,
 )
 from triptych_runtime.spec import labels_of_pod, validate_sandbox
+
+log = logging.getLogger(__name__)
 
 
 async def run_pod_sandbox(
@@ -87,6 +90,7 @@ async def _run(node: Node, record: SandboxRecord) -> str:
             record = msgspec.structs.replace(record, cgroup_parent=node.cgroups.default_parent(record.id))
         node.namespaces.check(namespace_options(record))
         await node.state.save(record)
+        log.info("making pod sandbox", extra={"sandbox": record.id, "pod": _name(record)})
         undo.push("record", lambda: node.state.delete(record))
         fault("run_pod_sandbox.record")
         undo.push("sandbox", lambda: discard_sandbox(node, record))
@@ -94,9 +98,17 @@ async def _run(node: Node, record: SandboxRecord) -> str:
         fault("run_pod_sandbox.built")
         record = msgspec.structs.replace(record, phase=SandboxPhase.READY)
         await node.state.save(record)
+    log.info(
+        "pod sandbox is ready", extra={"sandbox": record.id, "pod": _name(record), "ips": list(record.ips)}
+    )
     emit_sandbox(node, record, api_pb2.CONTAINER_CREATED_EVENT)
     emit_sandbox(node, record, api_pb2.CONTAINER_STARTED_EVENT)
     return record.id
+
+
+def _name(record: SandboxRecord) -> str:
+    meta = record.config.metadata
+    return f"{meta.namespace}/{meta.name}"
 
 
 async def _build(node: Node, record: SandboxRecord) -> SandboxRecord:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import msgspec
 from runtime.v1 import api_pb2
@@ -12,6 +13,8 @@ from triptych_runtime.lifecycle import fault
 from triptych_runtime.model import SandboxPhase, SandboxRecord
 from triptych_runtime.node import Node
 from triptych_runtime.sandboxes.stop import release_sandbox, stop_sandbox
+
+log = logging.getLogger(__name__)
 
 
 async def remove_sandbox(node: Node, record: SandboxRecord) -> None:
@@ -34,6 +37,7 @@ async def _remove(node: Node, record: SandboxRecord) -> None:
     fault("remove_pod_sandbox.marked")
     await discard_sandbox(node, removing)
     await node.state.delete(removing)
+    log.info("removed pod sandbox", extra={"sandbox": record.id})
     if was_visible:
         emit_sandbox(node, removing, api_pb2.CONTAINER_DELETED_EVENT)
 
@@ -41,7 +45,8 @@ async def _remove(node: Node, record: SandboxRecord) -> None:
 async def discard_sandbox(node: Node, record: SandboxRecord) -> None:
     """Undo everything that a sandbox may have, whatever it came to."""
     if record.phase is SandboxPhase.CREATING:
-        # It may have been attached without having come to say so.
+        # It may have been attached, or have an init, without having come to say so.
         paths = node.namespaces.get(record.id).paths()
         record = msgspec.structs.replace(record, network_ready=True, namespaces=paths)
+        await node.cgroups.resolve(node.cgroups.container_path(record.cgroup_parent, record.id)).kill()
     await release_sandbox(node, record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 
 import msgspec
@@ -13,6 +14,8 @@ from triptych_runtime.lifecycle import fault
 from triptych_runtime.model import SandboxPhase, SandboxRecord
 from triptych_runtime.namespaces import InitProcess
 from triptych_runtime.node import Node
+
+log = logging.getLogger(__name__)
 
 
 async def stop_sandbox(node: Node, record: SandboxRecord) -> None:
@@ -35,6 +38,7 @@ async def _stop(node: Node, sandbox_id: str) -> None:
     record = await release_sandbox(node, record)
     await node.state.save(record)
     if was_ready:
+        log.info("stopped pod sandbox", extra={"sandbox": record.id})
         emit_sandbox(node, record, api_pb2.CONTAINER_STOPPED_EVENT)
 
 
@@ -58,7 +62,7 @@ async def release_sandbox(node: Node, record: SandboxRecord) -> SandboxRecord:
     await node.namespaces.destroy(record.id)
     fault("stop_pod_sandbox.namespaces")
     await node.files.destroy(record.id)
-    if record.init_pid:
+    if record.options.pid == api_pb2.POD:
         await node.cgroups.resolve(node.cgroups.container_path(record.cgroup_parent, record.id)).remove()
     if record.owns_cgroup:
         await wait_for_releases(node, record.id)
