@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -186,6 +187,9 @@ async def test_health_of_the_daemon_and_of_each_service(start: Start) -> None:
     for service in ("", "runtime.v1.ImageService"):
         answer = await stub.Check(health_pb2.HealthCheckRequest(service=service))
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    call = stub.Check(health_pb2.HealthCheckRequest())
+    told = dict(await call.initial_metadata())
+    assert (told["triptych-version"], told["triptych-pid"]) == ("1.2.3", str(daemon.process.pid))
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await stub.Check(health_pb2.HealthCheckRequest(service="other"))
     assert raised.value.code() is grpc.StatusCode.NOT_FOUND
@@ -299,6 +303,12 @@ def test_command_line(tmp_path: Path) -> None:
         0,
         f"triptych-sample: the configuration is valid; read: {config}\n",
     )
+    printed = call("--print-config", "--config", str(config)).stdout
+    assert f'greeting = "x"  # {config}\n' in printed
+    assert 'root = "/nowhere"  # default\n' in printed
+    assert '\n[log]\nlevel = "info"  # default\n' in printed
+    assert tomllib.loads(printed)["telemetry"]["headers"] == {}
+    assert call("--config-reference").stdout.startswith("## triptych-sample\n")
 
 
 async def test_trace_ids_reach_logs_and_the_next_daemon(start: Start) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from triptych_service.errors import ConfigError
-from triptych_service.reference import describe_type
+from triptych_service.reference import describe_type, quote
 from triptych_service.settings import Key, ServiceSettings, Table, keys
 
 S = TypeVar("S", bound=ServiceSettings)
@@ -87,7 +87,7 @@ def _check(table: type[Table], document: dict[str, Any], prefix: str) -> Iterato
     """What is wrong with a document, one line a mistake."""
     known = {key.name: key for key in keys(table)}
     for name, value in document.items():
-        dotted = prefix + _quote(name)
+        dotted = prefix + quote(name)
         if name not in known:
             yield f"unknown key `{dotted}`{_suggest(name, prefix, known)}"
         else:
@@ -103,7 +103,7 @@ def _check_value(key: Key, value: Any, dotted: str) -> Iterator[str]:
             yield from _check_whole(key.table, value, dotted)
         else:
             for name, entry in value.items():
-                yield from _check_value(_entry(key), entry, f"{dotted}.{_quote(name)}")
+                yield from _check_value(_entry(key), entry, f"{dotted}.{quote(name)}")
         return
     try:
         msgspec.convert(value, key.type)
@@ -154,11 +154,6 @@ def _show(value: Any) -> str:
     return f"{kind} {text}"
 
 
-def _quote(name: str) -> str:
-    bare = name.replace("-", "a").replace("_", "a")
-    return name if bare.isascii() and bare.isalnum() else f'"{name}"'
-
-
 def _merge(into: dict[str, Any], other: dict[str, Any]) -> None:
     for name, value in other.items():
         if isinstance(value, dict) and isinstance(into.get(name), dict):
@@ -170,9 +165,9 @@ def _merge(into: dict[str, Any], other: dict[str, Any]) -> None:
 def _leaves(document: dict[str, Any], prefix: str) -> Iterator[str]:
     for name, value in document.items():
         if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{prefix}{_quote(name)}.")
+            yield from _leaves(value, f"{prefix}{quote(name)}.")
         else:
-            yield prefix + _quote(name)
+            yield prefix + quote(name)
 
 
 def plain(value: Any) -> Any:

@@ -7,6 +7,7 @@ memory in each.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
@@ -58,14 +59,15 @@ class Health:
             return self._serving.get(service)
 
 
-def add_to_server(server: grpc.aio.Server, health: Health, names: Sequence[str]) -> None:
+def add_to_server(server: grpc.aio.Server, health: Health, names: Sequence[str], version: str) -> None:
     """Serve health, and reflection of the services in `names`, which may still grow.
 
-    Reflection answers under its v1 name too: the messages are the same as in v1alpha.
+    A health check also tells the daemon's version and process ID, in the initial metadata `triptych-version`
+    and `triptych-pid`. Reflection answers under its v1 name too: the messages are the same as in v1alpha.
     """
     server.add_generic_rpc_handlers(
         (
-            _Lazy(HEALTH, lambda: _health_handlers(health)),
+            _Lazy(HEALTH, lambda: _health_handlers(health, version)),
             _Lazy(REFLECTION, lambda: _reflection_handlers(names)),
             _Lazy(REFLECTION_ALPHA, lambda: _reflection_handlers(names)),
         )
@@ -89,7 +91,7 @@ class _Lazy(grpc.GenericRpcHandler):
         return self._handlers.get(method.removeprefix(self._prefix))
 
 
-def _health_handlers(health: Health) -> Mapping[str, Any]:
+def _health_handlers(health: Health, version: str) -> Mapping[str, Any]:
     from grpc_health.v1 import health_pb2 as pb
 
     words = {
@@ -98,7 +100,10 @@ def _health_handlers(health: Health) -> Mapping[str, Any]:
         None: pb.HealthCheckResponse.SERVICE_UNKNOWN,
     }
 
+    about = (("triptych-version", version), ("triptych-pid", str(os.getpid())))
+
     async def check(request: pb.HealthCheckRequest, context: Any) -> pb.HealthCheckResponse:
+        await context.send_initial_metadata(about)
         status = health.status(request.service)
         if status is None:
             raise NotFound(f"service {request.service} is not served here")

@@ -6,6 +6,7 @@ import enum
 import types
 import typing
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -75,7 +76,7 @@ def _literal(value: Any) -> str:
     if isinstance(value, list | tuple | set | frozenset):
         return "[" + ", ".join(_literal(entry) for entry in value) + "]"
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{k} = {_literal(v)}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(f"{quote(str(k))} = {_literal(v)}" for k, v in value.items()) + "}"
     return "" if value is None else str(value)
 
 
@@ -130,3 +131,36 @@ def _cell(text: str) -> str:
 
 def _when(key: Key) -> str:
     return "on SIGHUP" if key.setting.reload is Reload.LIVE else "with a restart"
+
+
+def effective(settings: Table, origins: Mapping[str, Path]) -> str:
+    """Settings as TOML, each value with the file that set it, or `default`."""
+    return "\n".join(_lines(settings, "", origins)).lstrip("\n") + "\n"
+
+
+def _lines(settings: Table, prefix: str, origins: Mapping[str, Path]) -> Iterator[str]:
+    nested: list[tuple[str, Table]] = []
+    for key in keys(type(settings)):
+        value = getattr(settings, key.name)
+        dotted = prefix + key.name
+        if key.table is not None:
+            nested.append((dotted, value))
+        elif key.table_map is not None:
+            nested += [(f"{dotted}.{quote(name)}", entry) for name, entry in value.items()]
+        else:
+            yield f"{key.name} = {_literal(value)}  # {_origin(dotted, origins)}"
+    for name, table in nested:
+        yield f"\n[{name}]"
+        yield from _lines(table, name + ".", origins)
+
+
+def _origin(dotted: str, origins: Mapping[str, Path]) -> str:
+    """The file that set a key, or a part of it."""
+    files = {str(file) for name, file in origins.items() if name == dotted or name.startswith(dotted + ".")}
+    return ", ".join(sorted(files)) or "default"
+
+
+def quote(name: str) -> str:
+    """A key as TOML writes it: bare where it can be."""
+    bare = name.replace("-", "a").replace("_", "a")
+    return name if bare.isascii() and bare.isalnum() else _literal(name)

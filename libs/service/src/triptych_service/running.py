@@ -9,14 +9,12 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Generic, NoReturn, TypeVar
 
 import grpc.aio
 from triptych_errors import TriptychError
 
-from triptych_service import adoption, health, logs, memory, sockets, telemetry
-from triptych_service.config import Loaded, load
+from triptych_service import adoption, commandline, health, logs, memory, sockets, telemetry
 from triptych_service.daemon import Daemon, Definition
 from triptych_service.errors import ConfigError
 from triptych_service.interceptors import ServerInterceptor
@@ -43,16 +41,14 @@ def run(definition: Definition[S]) -> NoReturn:
 
 def main(definition: Definition[S], argv: list[str]) -> int:
     """`run` without the exit: gives the exit status."""
-    options = _parser(definition).parse_args(argv)
+    options = commandline.parse(definition, argv)
     try:
-        loaded = _load(definition, options)
+        if commandline.answer(definition, options):
+            return 0
+        loaded = commandline.load_config(definition, options)
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return EXIT_CONFIG
-    if options.check_config:
-        files = ", ".join(map(str, loaded.files)) or "nothing"
-        sys.stdout.write(f"{definition.name}: the configuration is valid; read: {files}\n")
-        return 0
     memory.limit_arenas()
     logs.setup(definition.name, loaded.settings.log)
     runner = _Runner(definition, loaded.settings, options)
@@ -75,47 +71,6 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             yield from _causes(inner)
     else:
         yield error
-
-
-def _parser(definition: Definition[S]) -> argparse.ArgumentParser:
-    default = default_config(definition)
-    parser = _Parser(
-        prog=definition.name,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=definition.settings.__name__,
-    )
-    parser.table = definition.settings
-    parser.add_argument(
-        "--config", type=Path, help=f"configuration file (default {default}); FILE.d/*.toml over it"
-    )
-    parser.add_argument(
-        "--log-level", choices=[level.value for level in LogLevel], help="overrides log.level"
-    )
-    parser.add_argument("--check-config", action="store_true", help="check the configuration and exit")
-    parser.add_argument("--version", action="version", version=f"{definition.name} {definition.version}")
-    return parser
-
-
-class _Parser(argparse.ArgumentParser):
-    """Makes the list of keys only when help is asked for."""
-
-    table: type[ServiceSettings] = ServiceSettings
-
-    def format_help(self) -> str:
-        from triptych_service.reference import help_text
-
-        self.epilog = f"configuration keys (TOML):\n{help_text(self.table)}"
-        return super().format_help()
-
-
-def default_config(definition: Definition[S]) -> Path:
-    """Where a daemon's configuration is unless its command line says otherwise."""
-    return Path(f"/etc/triptych/{definition.short_name}.toml")
-
-
-def _load(definition: Definition[S], options: argparse.Namespace) -> Loaded[S]:
-    path: Path | None = options.config
-    return load(definition.settings, path or default_config(definition), must_exist=path is not None)
 
 
 class _Runner(Generic[S]):
@@ -158,7 +113,7 @@ class _Runner(Generic[S]):
                     self._stopping,
                     socket.release,
                 )
-                health.add_to_server(server, statuses, daemon.service_names)
+                health.add_to_server(server, statuses, daemon.service_names, definition.version)
                 self._handle_signals(asyncio.get_running_loop())
                 tasks.create_task(self._reloads(daemon), name="reloads")
                 if self._notify.watchdog_seconds:
@@ -215,7 +170,7 @@ class _Runner(Generic[S]):
 
     async def _reload(self, daemon: Daemon[S]) -> None:
         try:
-            loaded = await asyncio.to_thread(_load, self._definition, self._options)
+            loaded = await asyncio.to_thread(commandline.load_config, self._definition, self._options)
         except ConfigError as error:
             for problem in error.problems:
                 log.error("reload refused, the old settings stay", extra={"problem": problem})
