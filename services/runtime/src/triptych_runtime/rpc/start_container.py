@@ -64,7 +64,7 @@ async def _start(node: Node, container_id: str) -> None:
             await _failed(node, record, error)
             raise
     log.info(
-        "started container", extra={"container": record.id, "container_name": record.name, "pid": record.pid}
+        "started container", extra={"container": record.id, "pid": record.pid}
     )
     emit(node, record, api_pb2.CONTAINER_STARTED_EVENT)
 
