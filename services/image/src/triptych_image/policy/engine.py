@@ -1,31 +1,121 @@
-"""The policy engine."""
+"""Whether an image may be used, by the configured policy."""
 
 from __future__ import annotations
 
-from triptych_errors import Unimplemented
-from triptych_oci import Digest
+from collections.abc import Sequence
+from typing import assert_never
 
+from triptych_oci import Digest, Reference
+
+from triptych_image.policy.document import (
+    AcceptAnything,
+    PolicyFile,
+    Reject,
+    Requirement,
+    SignedBy,
+    SigstoreSigned,
+    key_texts,
+)
+from triptych_image.policy.errors import InvalidPolicy, SignatureRejected
+from triptych_image.policy.identity import accepts
+from triptych_image.policy.keys import Verify, load_key
+from triptych_image.policy.scopes import requirements_for
 from triptych_image.policy.settings import PolicySettings
+from triptych_image.policy.signatures import Signature, find_signatures, read_claim
 from triptych_image.registry import Repository
 
 
 class PolicyEngine:
-    """Applies the configured policy; without one every image passes."""
+    """Applies the configured policy; without one every image passes.
+
+    The policy and its keys are read on each check, so changes need no restart.
+    """
 
     def __init__(self, settings: PolicySettings) -> None:
         self.settings = settings
+        self._file = PolicyFile()
 
     def reconfigure(self, settings: PolicySettings) -> None:
         """Take changed settings."""
         self.settings = settings
 
-    async def check(self, repository: Repository, digests: tuple[Digest, ...]) -> None:
-        """Whether the image may be used under the repository's reference.
+    async def check(self, repository: Repository, digests: Sequence[Digest]) -> None:
+        """Whether the image may be used under the repository's reference; nothing to do is quick.
 
         :param digests: of the top manifest first, then of the one chosen for the platform; a signature of
-            any of them will do.
+            any of them will do, since the top one holds the digest of the other.
         :raises SignatureRejected: when the policy says no.
-        :raises InvalidPolicy: when it cannot be read.
+        :raises InvalidPolicy: when the policy or a key cannot be read, or asks for what is not supported.
         """
-        if self.settings.path:
-            raise Unimplemented("policy.json")
+        if not self.settings.path:
+            return
+        policy = self._file.load(self.settings.path)
+        requirements, place = requirements_for(policy, repository.reference)
+        checker = _Checker(repository, digests, f"policy {self.settings.path}, {place}")
+        for requirement in requirements:
+            await checker.check(requirement)
+
+
+class _Checker:
+    """One image against the requirements of one scope."""
+
+    def __init__(self, repository: Repository, digests: Sequence[Digest], place: str) -> None:
+        self._repository = repository
+        self._reference: Reference = repository.reference
+        self._digests = list(dict.fromkeys(digests))
+        self._place = place
+        self._found: dict[Digest, list[Signature]] = {}
+
+    async def check(self, requirement: Requirement) -> None:
+        match requirement:
+            case AcceptAnything():
+                return
+            case Reject():
+                raise SignatureRejected(f"{self._reference}: rejected by {self._place}")
+            case SignedBy():
+                raise InvalidPolicy(
+                    f"{self._reference}: {self._place}: GPG signatures (signedBy) are not supported",
+                    hint="sign with cosign and require sigstoreSigned",
+                )
+            case SigstoreSigned():
+                await self._check_sigstore(requirement)
+            case _:
+                assert_never(requirement)
+
+    async def _check_sigstore(self, requirement: SigstoreSigned) -> None:
+        if requirement.unsupported:
+            field = f"sigstoreSigned.{requirement.unsupported}"
+            raise InvalidPolicy(
+                f"{self._reference}: {self._place}: {field} is not supported",
+                hint="give the public key by keyPath or keyData",
+            )
+        keys = [load_key(text, name) for name, text in key_texts(requirement)]
+        reasons: list[str] = []
+        for digest in self._digests:
+            for signature in await self._signatures(digest):
+                reason = self._refusal(requirement, keys, signature, digest)
+                if reason is None:
+                    return
+                reasons.append(reason)
+        why = "; ".join(dict.fromkeys(reasons)) or "it has no signature"
+        raise SignatureRejected(f"{self._reference}: {self._place}: {why}")
+
+    async def _signatures(self, digest: Digest) -> list[Signature]:
+        if digest not in self._found:
+            self._found[digest] = [one async for one in find_signatures(self._repository, digest)]
+        return self._found[digest]
+
+    def _refusal(
+        self, requirement: SigstoreSigned, keys: list[Verify], signature: Signature, digest: Digest
+    ) -> str | None:
+        """Why a signature does not do, or None. The key is checked before anything is parsed."""
+        if not any(verify(signature.signature, signature.payload) for verify in keys):
+            return "a signature is not by a key of the policy"
+        claim = read_claim(signature.payload)
+        if claim is None:
+            return "a signature's payload is malformed"
+        if claim.digest != digest:
+            return f"a signature is for {claim.digest[:80]}, not for {digest}"
+        if not accepts(requirement.signed_identity, self._reference, claim.reference):
+            return f"a signature is for the name {claim.reference[:200]!r}"
+        return None
