@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from types import TracebackType
@@ -109,14 +110,56 @@ class _Off:
         pass
 
 
+class _Timed:
+    """A span whose duration is a metric too.
+
+    :param inner: the recorded span, or the one that does nothing.
+    """
+
+    __slots__ = ("_inner", "_name", "_observe", "_started")
+
+    def __init__(self, observe: Observe, name: str, inner: Span) -> None:
+        self._observe = observe
+        self._name = name
+        self._inner = inner
+        self._started = 0.0
+
+    def set(self, key: str, value: AttributeValue) -> None:
+        self._inner.set(key, value)
+
+    def event(self, name: str, **attributes: AttributeValue) -> None:
+        self._inner.event(name, **attributes)
+
+    def __enter__(self) -> Span:
+        self._inner.__enter__()
+        self._started = time.monotonic()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._observe(self._name, time.monotonic() - self._started, error is None)
+        self._inner.__exit__(kind, error, traceback)
+
+
+Observe = Callable[[str, float, bool], None]
+"""Told of each finished step: its name, its seconds, and whether it succeeded."""
+
 _OFF = _Off()
 _tracer: trace.Tracer | None = None
+_observe: Observe | None = None
 
 
 def install(tracer: trace.Tracer | None) -> None:
     """Record spans with `tracer` from now on; None turns recording off."""
     global _tracer
     _tracer = tracer
+
+
+def measure(observe: Observe | None) -> None:
+    """Tell `observe` of every finished step from now on; None turns that off."""
+    global _observe
+    _observe = observe
 
 
 def tracer() -> trace.Tracer | None:
@@ -140,7 +183,8 @@ def span(name: str, /, **attributes: AttributeValue) -> Span:
     them. Costs one call when recording is off.
     """
     if _tracer is None:
-        return _OFF
+        return _OFF if _observe is None else _Timed(_observe, name, _OFF)
     from triptych_service._recording import RecordedSpan
 
-    return RecordedSpan(_tracer, name, attributes)
+    recorded = RecordedSpan(_tracer, name, attributes)
+    return recorded if _observe is None else _Timed(_observe, name, recorded)
