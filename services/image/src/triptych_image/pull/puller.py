@@ -183,7 +183,7 @@ class Puller:
             record.stage = Stage.COMMITTING
             point("pull-before-commit")
             old = self._store.snapshot.images.get(image_id)
-            blobs = tuple(dict.fromkeys((*content.blobs, *(old.blobs if old is not None else ()))))
+            blobs = tuple(sorted({*content.blobs, *(old.blobs if old is not None else ())}))
             image = ImageRecord(
                 id=image_id,
                 kind=kind,

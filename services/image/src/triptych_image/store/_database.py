@@ -74,6 +74,8 @@ class Database:
                 self._connection.close()
                 self._connection = None
 
+        if self._closed:
+            return
         self._closed = True
         await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, end))
         self._thread.shutdown(wait=False)

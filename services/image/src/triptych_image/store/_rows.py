@@ -128,7 +128,9 @@ def read_images(connection: sqlite3.Connection) -> dict[str, ImageRecord]:
     ):
         layers[image_id].append(layer)
     blobs: defaultdict[str, list[Digest]] = defaultdict(list)
-    for image_id, digest in connection.execute("SELECT image_id, digest FROM image_blobs"):
+    for image_id, digest in connection.execute(
+        "SELECT image_id, digest FROM image_blobs ORDER BY image_id, digest"
+    ):
         blobs[image_id].append(Digest(digest))
     rows = connection.execute(
         "SELECT id, kind, manifest, config, user, annotations, blob_bytes, root_mode, root_uid, root_gid, "

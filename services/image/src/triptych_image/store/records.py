@@ -59,6 +59,7 @@ class ImageRecord:
     :param id: digest of the config; of the manifest for an artifact.
     :param manifest: digest of the manifest it came by last.
     :param layers: keys, lowest first; a layer of the store's own may be on top.
+    :param blobs: manifest, indexes above it, config, and packed layers that are kept; sorted.
     :param user: `User` of the config.
     :param root_mode: mode and owner of its root directory.
     :param source: reference that its blobs can be fetched again by; "" when loaded from a file.

@@ -81,9 +81,10 @@ class Applier:
         path = clean(entry.name)
         base = path[path.rfind(b"/") + 1 :]
         kind = entry.kind
-        if base.startswith(_WHITEOUT):
+        if _WHITEOUT in path and (base.startswith(_WHITEOUT) or _in_meta(path)):
             self._skip(entry)
-            self._whiteout(path, base)
+            if not _in_meta(path[: -len(base)]):
+                self._whiteout(path, base)
         elif kind == b"0":
             self._file(entry, path)
         elif kind == b"5":
@@ -348,6 +349,11 @@ class Applier:
 def _write(fd: int, data: memoryview) -> None:
     while data:
         data = data[os.write(fd, data) :]
+
+
+def _in_meta(path: bytes) -> bool:
+    """Whether a path lies in a directory of AUFS's own records."""
+    return path.startswith(_META) or b"/" + _META in path
 
 
 def _is_whiteout(found: os.stat_result) -> bool:

@@ -125,7 +125,7 @@ class Archive:
             block = self._take(BLOCK)
             if len(block) < BLOCK:
                 if block or pax or long_name is not None:
-                    raise malformed("the archive ends too early" if self.total else "the archive is empty")
+                    raise malformed("the archive ends too early")
                 return
             if block == ZERO_BLOCK:
                 break

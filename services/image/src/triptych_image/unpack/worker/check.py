@@ -51,7 +51,7 @@ class Checker:
         base = path[path.rfind(b"/") + 1 :]
         if base == b".wh..wh..opq":
             self.opaque.add(path[: -len(base)].rstrip(b"/"))
-        elif base.startswith(b".wh."):
+        elif base.startswith(b".wh.") or b"/.wh..wh." in b"/" + path:
             return
         elif entry.kind in _TYPES:
             size = entry.real_size if entry.segments is not None else entry.size

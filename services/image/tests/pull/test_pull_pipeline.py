@@ -1,0 +1,411 @@
+"""Pulls through a real registry client, real workers and a real store, in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from triptych_errors import DeadlineExceeded, TriptychError
+from triptych_image.errors import DiskFull, LayerMalformed, LayerMismatch
+from triptych_image.offline.verify import verify
+from triptych_image.policy import PolicyEngine
+from triptych_image.pull.puller import Puller
+from triptych_image.registry import ContentNotFound, RegistryClient
+from triptych_image.settings import Settings
+from triptych_image.store import ImageKind, Store
+from triptych_image.unpack.pool import UnpackWorkers
+from triptych_oci import Reference
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+async def make_puller(store: Store, workers: UnpackWorkers) -> AsyncIterator[Callable[..., Puller]]:
+    async with asyncio.TaskGroup() as tasks, RegistryClient(Settings().registry) as client:
+
+        def make(settings: Settings | None = None) -> Puller:
+            return Puller(
+                store, client, PolicyEngine(Settings().policy), workers, tasks, settings or Settings()
+            )
+
+        yield make
+
+
+@pytest.fixture
+def puller(make_puller: Callable[..., Puller]) -> Puller:
+    return make_puller()
+
+
+def with_pull(**changes: Any) -> Settings:
+    return msgspec.structs.replace(Settings(), pull=msgspec.structs.replace(Settings().pull, **changes))
+
+
+async def pull(puller: Puller, name: str) -> str:
+    return await puller.pull(Reference.parse(name), None)
+
+
+def blobs(registry: Any) -> list[str]:
+    return [request for request in registry.requests if "/blobs/" in request]
+
+
+def empty(store: Store) -> bool:
+    paths = store.paths
+    places = (paths.layers, paths.tapes, paths.blobs / "sha256", paths.tmp)
+    return not any(os.listdir(place) for place in places)
+
+
+async def whole(store: Store, workers: UnpackWorkers) -> bool:
+    found = [item async for item in verify(store, workers, store.snapshot.images.values())]
+    assert all(item.ok and not item.problem for item in found), found
+    return bool(found)
+
+
+async def test_an_image_is_pulled_and_known_by_its_names(
+    puller: Puller, store: Store, workers: UnpackWorkers, registry: Any, make_image: Any, layer_of: Any
+) -> None:
+    image = make_image(
+        layer_of({"a": b"1", "d/b": b"2"}), layer_of({"d/b": b"3"}), config={"User": "1001:5"}
+    )
+    name = registry.add("x/y:1", image)
+    assert await pull(puller, name) == image.id
+    found = store.find(f"{registry.address}/x/y:1")
+    assert found is not None and found.id == image.id and found.user == "1001:5"
+    assert store.snapshot.digests[image.id] == (f"{registry.address}/x/y@{image.digest}",)
+    top, bottom = (store.paths.layer(key) for key in reversed(found.layers))
+    assert (top / "d/b").read_bytes() == b"3"
+    assert (bottom / "a").read_bytes() == b"1"
+    assert await whole(store, workers)
+    before = len(blobs(registry))
+    assert await pull(puller, name) == image.id
+    assert len(blobs(registry)) == before
+
+
+async def test_by_digest_there_is_no_tag(
+    puller: Puller, store: Store, registry: Any, make_image: Any, layer_of: Any
+) -> None:
+    image = make_image(layer_of({"a": b"1"}))
+    registry.add("x:1", image)
+    await pull(puller, f"{registry.address}/x:1@{image.digest}")
+    assert store.snapshot.tags == {}
+    assert list(store.snapshot.names) == [f"{registry.address}/x@{image.digest}"]
+
+
+async def test_the_same_layer_is_fetched_once_for_images_that_share_it(
+    puller: Puller, registry: Any, make_image: Any, layer_of: Any
+) -> None:
+    shared = layer_of({"big": os.urandom(300_000)})
+    images = [make_image(shared, layer_of({"own": b"%d" % number})) for number in range(6)]
+    registry.rate = 400_000
+    names = [registry.add(f"x{number}:1", image) for number, image in enumerate(images)]
+    found = await asyncio.gather(*(pull(puller, name) for name in names for _ in range(2)))
+    assert set(found) == {image.id for image in images}
+    digest = json.loads(images[0].manifest)["layers"][0]["digest"]
+    assert sum(digest in request for request in blobs(registry)) == 1
+
+
+async def test_a_pull_stops_with_its_last_caller_and_leaves_nothing_half_made(
+    puller: Puller, store: Store, registry: Any, make_image: Any, layer_of: Any
+) -> None:
+    name = registry.add("x:1", make_image(layer_of({"big": os.urandom(2_000_000)})))
+    registry.rate = 200_000
+    one, two = (asyncio.create_task(pull(puller, name)) for _ in range(2))
+    await asyncio.sleep(0.6)
+    one.cancel()
+    await asyncio.sleep(0.2)
+    assert [record.reference for record in puller.board] == [name]
+    two.cancel()
+    for _ in range(50):
+        await asyncio.sleep(0.1)
+        if empty(store):
+            break
+    assert empty(store)
+    assert list(puller.board) == []
+
+
+async def test_a_broken_connection_is_continued_by_range(
+    puller: Puller, store: Store, workers: UnpackWorkers, registry: Any, make_image: Any, layer_of: Any
+) -> None:
+    image = make_image(layer_of({"big": os.urandom(3_000_000)}))
+    name = registry.add("x:1", image)
+    digest = json.loads(image.manifest)["layers"][0]["digest"]
+    registry.stop_after[digest] = 1_000_000
+    await pull(puller, name)
+    ranges = [request.partition("bytes=")[2] for request in blobs(registry) if digest in request]
+    assert len(ranges) == 2 and int(ranges[1].rstrip("-").partition("-")[0]) > 0
+    assert await whole(store, workers)
+
+
+@pytest.mark.parametrize("left", [1_000_000, 0, 10_000_000])
+async def test_a_pull_goes_on_from_what_a_killed_one_left(
+    left: int,
+    make_puller: Callable[..., Puller],
+    store: Store,
+    workers: UnpackWorkers,
+    registry: Any,
+    make_image: Any,
+    layer_of: Any,
+) -> None:
+    puller = make_puller(with_pull(resume_bytes=1))
+    image = make_image(layer_of({"big": os.urandom(3_000_000)}))
+    name = registry.add("x:1", image)
+    digest = json.loads(image.manifest)["layers"][0]["digest"]
+    partial = store.paths.partials / digest.replace(":", "-")
+    partial.write_bytes(image.blobs[digest][:left].ljust(left, b"x"))
+    await pull(puller, name)
+    (wanted,) = [request for request in blobs(registry) if digest in request]
+    assert (f"bytes={left}-" in wanted) == (0 < left < 3_000_000)
+    assert not partial.exists()
+    assert await whole(store, workers)
+
+
+async def test_what_was_left_and_is_wrong_is_fetched_again(
+    make_puller: Callable[..., Puller], store: Store, workers: UnpackWorkers, registry: Any, make_image: Any,
+    layer_of: Any,
+) -> None:  # fmt: skip
+    puller = make_puller(with_pull(resume_bytes=1))
+    image = make_image(layer_of({"big": os.urandom(500_000)}), pack=False)
+    name = registry.add("x:1", image)
+    digest = json.loads(image.manifest)["layers"][0]["digest"]
+    right = image.blobs[digest]
+    (store.paths.partials / digest.replace(":", "-")).write_bytes(right[:2000] + b"wrong" + right[2005:9000])
+    await pull(puller, name)
+    assert await whole(store, workers)
+
+
+async def test_a_stopped_pull_leaves_its_bytes_for_the_next(
+    make_puller: Callable[..., Puller], store: Store, registry: Any, make_image: Any, layer_of: Any
+) -> None:
+    puller = make_puller(with_pull(resume_bytes=1))
+    image = make_image(layer_of({"big": os.urandom(1_000_000)}))
+    name = registry.add("x:1", image)
+    registry.rate = 400_000
+    task = asyncio.create_task(pull(puller, name))
+    await asyncio.sleep(1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    registry.rate = 0
+    await pull(puller, name)
+    digest = json.loads(image.manifest)["layers"][0]["digest"]
+    last = [request for request in blobs(registry) if digest in request][-1]
+    assert int(last.partition("bytes=")[2].partition("-")[0]) > 10_000
+
+
+async def test_a_wrong_digest_is_refused_and_nothing_is_listed(
+    puller: Puller, store: Store, registry: Any, make_image: Any, layer_of: Any
+) -> None:
+    image = make_image(layer_of({"a": b"1" * 5000}))
+    digest = json.loads(image.manifest)["layers"][0]["digest"]
+    image.blobs[digest] = gzip.compress(layer_of({"a": b"2" * 5000}), 1, mtime=0)[: len(image.blobs[digest])]
+    image.blobs[digest] = image.blobs[digest].ljust(len(image.blobs[digest]), b"\0")
+    name = registry.add("x:1", image)
+    with pytest.raises((LayerMismatch, LayerMalformed, TriptychError)):
+        await pull(puller, name)
+    await asyncio.sleep(0.1)
+    assert store.snapshot.images == {} and store.snapshot.layers == {}
+    assert not os.listdir(store.paths.layers)
+
+
+async def test_a_layer_that_is_not_what_the_config_says_is_refused(
+    puller: Puller, store: Store, registry: Any, make_image: Any, layer_of: Any
+) -> None:
+    image = make_image(layer_of({"a": b"1"}))
+    config = json.loads(image.config)
+    config["rootfs"]["diff_ids"] = ["sha256:" + "0" * 64]
+    image.config = json.dumps(config).encode()
+    manifest = json.loads(image.manifest)
+    manifest["config"] |= {"digest": image.id, "size": len(image.config)}
+    image.manifest = json.dumps(manifest).encode()
+    image.blobs[image.id] = image.config
+    with pytest.raises(LayerMalformed, match="image config says sha256:0000"):
+        await pull(puller, registry.add("x:1", image))
+    assert store.snapshot.layers == {}
+
+
+@pytest.mark.parametrize("diff_ids", [[], ["sha256:" + "0" * 64] * 2, ["nonsense"], None, {"a": 1}], ids=str)
+async def test_configs_that_do_not_fit_are_refused(
+    diff_ids: Any, puller: Puller, store: Store, registry: Any, make_image: Any, layer_of: Any
+) -> None:
+    image = make_image(layer_of({"a": b"1"}))
+    config = json.loads(image.config)
+    config["rootfs"]["diff_ids"] = diff_ids
+    image.config = json.dumps(config).encode()
+    manifest = json.loads(image.manifest)
+    manifest["config"] |= {"digest": image.id, "size": len(image.config)}
+    image.manifest = json.dumps(manifest).encode()
+    image.blobs[image.id] = image.config
+    with pytest.raises(TriptychError):
+        await pull(puller, registry.add("x:1", image))
+    await asyncio.sleep(0.1)
+    assert empty(store)
+
+
+async def test_thousands_of_layers_are_refused(
+    puller: Puller, registry: Any, make_image: Any, layer_of: Any
+) -> None:
+    layer = layer_of({})
+    for count in (600, 2500):
+        with pytest.raises(TriptychError, match="layers, more than"):
+            await pull(puller, registry.add("x:1", make_image(*[layer] * count)))
+
+
+async def test_the_same_layer_many_times_is_mounted_once(
+    puller: Puller, store: Store, registry: Any, make_image: Any, layer_of: Any
+) -> None:
+    one, two = layer_of({"a": b"1"}), layer_of({"a": b"2"})
+    image = make_image(one, two, one)
+    await pull(puller, registry.add("x:1", image))
+    found = store.snapshot.images[image.id]
+    assert len(found.layers) == 2
+    assert (store.paths.layer(found.layers[-1]) / "a").read_bytes() == b"1"
+
+
+async def test_implied_directories_get_what_lower_layers_say(
+    puller: Puller, store: Store, tar: Any, registry: Any, make_image: Any
+) -> None:
+    lower = (
+        tar()
+        .directory(b"./", mode=0o711)
+        .directory(b"srv", mode=0o750, uid=5)
+        .directory(b"srv/data", mode=0o1777, uid=6, gid=7)
+        .directory(b"plain")
+        .end()
+    )
+    upper = tar().file(b"srv/data/f", b"x").file(b"plain/f", b"x").file(b"new/f", b"x").end()
+    image = make_image(lower, upper)
+    await pull(puller, registry.add("x:1", image))
+    found = store.snapshot.images[image.id]
+    assert (found.root_mode, found.root_uid) == (0o711, 0)
+    assert len(found.layers) == 3
+    repair = store.paths.layer(found.layers[-1])
+    info = (repair / "srv/data").stat()
+    assert (oct(info.st_mode & 0o7777), info.st_uid, info.st_gid) == ("0o1777", 6, 7)
+    assert oct((repair / "srv").stat().st_mode & 0o7777) == "0o750"
+    assert sorted(str(path.relative_to(repair)) for path in repair.rglob("*")) == ["srv", "srv/data"]
+    # the same chain again makes no second one
+    await store.remove_images([image.id])
+    assert store.snapshot.layers == {}
+
+
+async def test_what_a_whiteout_took_away_is_no_model_for_implied_directories(
+    puller: Puller, store: Store, tar: Any, registry: Any, make_image: Any
+) -> None:
+    lower = tar().directory(b"d", mode=0o700, uid=5).end()
+    middle = tar().file(b".wh.d").end()
+    upper = tar().file(b"d/f", b"x").end()
+    image = make_image(lower, middle, upper)
+    await pull(puller, registry.add("x:1", image))
+    assert len(store.snapshot.images[image.id].layers) == 3
+
+
+async def test_nothing_moving_ends_the_pull(
+    make_puller: Callable[..., Puller], store: Store, registry: Any, make_image: Any, layer_of: Any
+) -> None:
+    puller = make_puller(with_pull(progress_timeout_seconds=0.6))
+    registry.stall = 3.0
+    with pytest.raises(DeadlineExceeded, match="nothing received nor unpacked"):
+        await pull(puller, registry.add("x:1", make_image(layer_of({"big": os.urandom(100_000)}))))
+    assert store.snapshot.layers == {}
+
+
+async def test_the_reserve_of_the_disk_is_not_touched(
+    make_puller: Callable[..., Puller], store: Store, registry: Any, make_image: Any, layer_of: Any
+) -> None:
+    unpack = msgspec.structs.replace(Settings().unpack, reserve_bytes=1 << 60)
+    puller = make_puller(msgspec.structs.replace(Settings(), unpack=unpack))
+    registry.rate = 50_000
+    with pytest.raises(DiskFull, match="below the reserve"):
+        await pull(puller, registry.add("x:1", make_image(layer_of({"big": os.urandom(200_000)}))))
+    assert store.snapshot.layers == {}
+
+
+async def test_missing_images_and_blobs_are_named(
+    puller: Puller, registry: Any, make_image: Any, layer_of: Any
+) -> None:
+    with pytest.raises(ContentNotFound, match="nothing/here:1"):
+        await pull(puller, f"{registry.address}/nothing/here:1")
+    image = make_image(layer_of({"a": b"1"}))
+    digest = json.loads(image.manifest)["layers"][0]["digest"]
+    del image.blobs[digest]
+    with pytest.raises(ContentNotFound, match=digest[:19]):
+        await pull(puller, registry.add("x:1", image))
+
+
+async def test_the_platform_is_taken_from_an_index(
+    puller: Puller, store: Store, registry: Any, make_image: Any, layer_of: Any
+) -> None:
+    ours, other = make_image(layer_of({"a": b"amd64"})), make_image(layer_of({"a": b"s390x"}))
+    entries = [
+        {
+            "mediaType": image.media_type,
+            "digest": image.digest,
+            "size": len(image.manifest),
+            "platform": {"architecture": architecture, "os": "linux"},
+        }
+        for image, architecture in ((other, "s390x"), (ours, os.uname().machine.replace("x86_64", "amd64")))
+    ]
+    kind = "application/vnd.oci.image.index.v1+json"
+    index = make_image(layer_of({}))
+    index.manifest = json.dumps({"schemaVersion": 2, "mediaType": kind, "manifests": entries}).encode()
+    index.media_type = kind
+    registry.add("x:other", other)
+    registry.add("x:ours", ours)
+    assert await pull(puller, registry.add("x:1", index)) == ours.id
+    assert store.snapshot.digests[ours.id] == (f"{registry.address}/x@{index.digest}",)
+    # the index is kept, so that the digest that the image is known by can be pushed
+    assert store.read_blob(store.snapshot.names[f"{registry.address}/x:1"].target) == index.manifest
+
+
+async def test_an_artifact_becomes_files(
+    puller: Puller, store: Store, workers: UnpackWorkers, registry: Any, make_image: Any
+) -> None:
+    image = make_image(b"model", b"card", b"nameless", pack=False)
+    manifest = json.loads(image.manifest)
+    empty_config = b"{}"
+    image.config = empty_config
+    manifest["artifactType"] = "application/vnd.example.model"
+    manifest["config"] = {
+        "mediaType": "application/vnd.oci.empty.v1+json",
+        "digest": image.id,
+        "size": 2,
+    }
+    for layer, title in zip(manifest["layers"], ("weights/model.bin", "README.md", ""), strict=True):
+        layer["mediaType"] = "application/octet-stream"
+        if title:
+            layer["annotations"] = {"org.opencontainers.image.title": title}
+    image.manifest = json.dumps(manifest).encode()
+    assert await pull(puller, registry.add("m:1", image)) == image.digest
+    found = store.snapshot.images[image.digest]
+    assert found.kind is ImageKind.ARTIFACT
+    root = store.paths.layer(found.layers[0])
+    files = {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+    nameless = manifest["layers"][2]["digest"][7:]
+    assert files == {"weights/model.bin": b"model", "README.md": b"card", nameless: b"nameless"}
+    assert await whole(store, workers)
+    (root / "README.md").write_bytes(b"Card")
+    assert any([not item.ok async for item in verify(store, workers, [found])])
+
+
+@pytest.mark.parametrize(
+    "titles", [("../x",), ("/etc/passwd",), ("a", "a"), ("a", "a/b"), ("x" * 300,), ("a//b",)]
+)
+async def test_hostile_titles_are_refused(
+    titles: tuple[str, ...], puller: Puller, store: Store, registry: Any, make_image: Any, tmp_path: Path
+) -> None:
+    image = make_image(*(b"%d" % number for number in range(len(titles))), pack=False)
+    manifest = json.loads(image.manifest)
+    manifest["config"]["mediaType"] = "application/vnd.example"
+    for layer, title in zip(manifest["layers"], titles, strict=True):
+        layer["annotations"] = {"org.opencontainers.image.title": title}
+    image.manifest = json.dumps(manifest).encode()
+    with pytest.raises(TriptychError):
+        await pull(puller, registry.add("m:1", image))
+    await asyncio.sleep(0.1)
+    assert empty(store)
