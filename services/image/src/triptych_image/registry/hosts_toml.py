@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import posixpath
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -49,6 +48,8 @@ def parse_hosts(text: bytes, file: Path) -> list[HostEntry]:
 
     :raises InvalidHostsConfig: naming file and key.
     """
+    import tomllib  # many nodes have no such file
+
     try:
         document = tomllib.loads(text.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -80,6 +79,8 @@ class Response:
             return None
         if text.isdecimal():
             return min(float(text[:9]), _MAX_RETRY_AFTER)
+        import email.utils  # dates are rare here, and the package costs memory
+
         try:
             when = email.utils.parsedate_to_datetime(text).timestamp()
         except ValueError:
