@@ -79,3 +79,20 @@ def test_a_second_daemon_on_the_socket_is_refused(live_stack: Stack, daemon: str
     assert done.returncode == 1
     owner = live_stack.processes[daemon].popen.pid
     assert f"is served by process {owner}" in done.stderr
+
+
+def test_the_doctor_finds_the_live_daemons_well(live_stack: Stack) -> None:
+    import json
+    import subprocess
+    import sys
+
+    options = [f"--{daemon}-socket={live_stack.socket(daemon)}" for daemon in SERVICES]
+    argv = [sys.executable, "-m", "triptych_cli", *options, "doctor", "-o", "json", "sockets"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout
+    (report,) = json.loads(done.stdout)
+    states = {finding["subject"]: finding["state"] for finding in report["findings"]}
+    assert {states[f"triptych-{daemon}"] for daemon in SERVICES} == {"ok"}
+    assert states["RuntimeReady"] == states["NetworkReady"] == "ok"
+    pid = live_stack.processes["runtime"].popen.pid
+    assert any(f"process {pid}" in finding["detail"] for finding in report["findings"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import click
+from triptych_cli.context import Context
 from triptych_cli.lazy import Lazy, LazyGroup
 
 COMMANDS = {
@@ -25,8 +26,10 @@ COMMANDS = {
 
 
 @click.group(cls=LazyGroup, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """Build, try, test and measure triptych from a checkout."""
+    ctx.obj = Context()
 
 
 def main() -> None:
