@@ -25,6 +25,8 @@ from triptych_streaming.records import Opened, Session, Waiting
 log = logging.getLogger(__name__)
 
 _TOKEN_BYTES = 16
+_ASIDE_NS = 60 * 10**9
+"""How long a file may be on its way in or out, which takes its process no millisecond."""
 _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(Waiting)
 
@@ -38,8 +40,8 @@ class SessionStore:
 
     def __init__(self, directory: Path) -> None:
         self._waiting = directory / "waiting"
-        self._claimed = directory / "claimed"
-        for each in (self._waiting, self._claimed):
+        self._aside = directory / "aside"
+        for each in (self._waiting, self._aside):
             each.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def open(self, session: Session, *, lifetime: float, limit: int) -> Opened:
@@ -56,20 +58,22 @@ class SessionStore:
         token = secrets.token_urlsafe(_TOKEN_BYTES)
         now = time.time_ns()
         waiting = Waiting(secrets.token_hex(6), now, now + int(lifetime * 1e9), session)
-        path = self._waiting / _name(token)
-        # Nobody can ask for this name before the token is given out, so no temporary name is needed.
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        name = _name(token)
+        draft = self._aside / name
         try:
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with open(descriptor, "wb", buffering=0) as file:
                 file.write(_ENCODER.encode(waiting))
+                os.utime(descriptor, ns=(now, waiting.expires_at))
+            os.rename(draft, self._waiting / name)
         except BaseException:
-            path.unlink(missing_ok=True)
+            draft.unlink(missing_ok=True)
             raise
         return Opened(token, waiting)
 
     def exists(self, token: str) -> bool:
-        """Whether the token leads to a session that nobody has claimed; it may still be expired."""
-        return os.path.exists(self._waiting / _name(token))
+        """Whether the token leads to a session that nobody has claimed and that is not expired."""
+        return _expiry(self._waiting / _name(token)) > time.time_ns()
 
     def claim(self, token: str) -> Waiting:
         """Take a session out of the store: no second claim of it succeeds, on any process.
@@ -77,7 +81,7 @@ class SessionStore:
         :raises TokenUnknown: wrong, used, or expired.
         """
         name = _name(token)
-        taken = self._claimed / name
+        taken = self._aside / name
         try:
             os.rename(self._waiting / name, taken)
         except FileNotFoundError:
@@ -95,36 +99,28 @@ class SessionStore:
 
     def waiting(self) -> list[Waiting]:
         """The sessions that wait and are not expired."""
-        now = time.time_ns()
-        found = (self._read(Path(entry.path)) for entry in os.scandir(self._waiting))
-        return [each for each in found if each is not None and each.expires_at > now]
+        found: list[Waiting] = []
+        for entry in os.scandir(self._waiting):
+            with contextlib.suppress(FileNotFoundError, msgspec.MsgspecError):
+                found.append(_DECODER.decode(Path(entry.path).read_bytes()))
+        return [each for each in found if each.expires_at > time.time_ns()]
 
     def sweep(self) -> int:
-        """Remove what expired, and what a crash left between claim and removal; returns how many."""
+        """Remove what expired, and what a crash left half way; returns how many."""
         now = time.time_ns()
         removed = 0
-        for directory in (self._waiting, self._claimed):
+        for directory, latest in ((self._waiting, now), (self._aside, now - _ASIDE_NS)):
             for entry in os.scandir(directory):
-                path = Path(entry.path)
-                waiting = self._read(path)
-                # A file that is half written belongs to a process that is writing it, or to a crash.
-                expires = waiting.expires_at if waiting else _age(path) + 60 * 10**9
-                if expires <= now:
+                if _expiry(Path(entry.path)) <= latest:
                     with contextlib.suppress(FileNotFoundError):
-                        path.unlink()
+                        os.unlink(entry.path)
                         removed += 1
         return removed
 
-    def _read(self, path: Path) -> Waiting | None:
-        try:
-            return _DECODER.decode(path.read_bytes())
-        except (FileNotFoundError, msgspec.MsgspecError):
-            return None
 
-
-def _age(path: Path) -> int:
-    """When a file was last written, Unix nanoseconds; 0 when it is gone."""
+def _expiry(path: Path) -> int:
+    """A file's expiry, Unix nanoseconds, kept as its time of modification; 0 when it is gone."""
     try:
-        return path.stat().st_mtime_ns
+        return os.stat(path).st_mtime_ns
     except FileNotFoundError:
         return 0

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import ssl
+from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,8 +20,12 @@ from urllib.parse import urlsplit
 import triptych_spdy as spdy
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as websocket_connect
+from websockets.client import ClientProtocol
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State
 from websockets.typing import Subprotocol
+from websockets.uri import parse_uri
 
 from triptych_dev.errors import StepFailed
 
@@ -270,6 +276,7 @@ async def connect_spdy(
     *,
     tls: ssl.SSLContext | None = None,
     headers: Sequence[str] | None = None,
+    method: str = "POST",
 ) -> AsyncIterator[SpdySession]:
     """Upgrade a session's URL to SPDY.
 
@@ -281,7 +288,7 @@ async def connect_spdy(
     if headers is None:
         lines += [f"X-Stream-Protocol-Version: {each}" for each in protocols]
     path = parts.path + (f"?{parts.query}" if parts.query else "")
-    head = [f"POST {path} HTTP/1.1", f"Host: {parts.netloc}", *lines, "Content-Length: 0"]
+    head = [f"{method} {path} HTTP/1.1", f"Host: {parts.netloc}", *lines]
     request = "\r\n".join(head).encode() + b"\r\n\r\n"
     loop = asyncio.get_running_loop()
     transport, session = await loop.create_connection(
@@ -413,29 +420,42 @@ async def portforward_tunnel(
     url: str, protocol: str = TUNNEL_PROTOCOL, *, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[Forwarder]:
     """Open a port-forward session whose SPDY connection runs inside a WebSocket."""
-    async with open_websocket(url, protocol, tls=tls) as socket:
-        session = SpdySession(b"")
-        outgoing: asyncio.Queue[bytes] = asyncio.Queue()
-        session.send_bytes = outgoing.put_nowait
+    # websockets' own client refuses the slash in this subprotocol, so the upgrade is made here.
+    lines = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
+    lines += [
+        f"Sec-WebSocket-Key: {b64encode(os.urandom(16)).decode()}",
+        f"Sec-WebSocket-Protocol: {protocol}",
+    ]
+    async with connect_spdy(url, tls=tls, headers=lines, method="GET") as session:
+        Tunnel(session)
+        yield Forwarder(session)
 
-        async def send() -> None:
-            while True:
-                await socket.send(await outgoing.get())
 
-        async def receive() -> None:
-            async for message in socket:
-                assert isinstance(message, bytes)
-                session.receive(memoryview(message))
-            session.connection_lost(None)
+class Tunnel:
+    """Puts a session's bytes into WebSocket messages, and takes them out of those that come."""
 
-        session.upgraded.set_result(None)
-        tasks = [asyncio.ensure_future(send()), asyncio.ensure_future(receive())]
-        try:
-            yield Forwarder(session)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+    def __init__(self, session: SpdySession) -> None:
+        self._websocket = ClientProtocol(parse_uri("ws://tunnel/"), state=State.OPEN, max_size=None)
+        self._session = session
+        self._send = session.send_bytes
+        self._receive = session.receive
+        session.send_bytes = self.send
+        session.receive = self.receive  # type: ignore[method-assign]
+
+    def send(self, data: bytes) -> None:
+        self._websocket.send_binary(data)
+        self._flush()
+
+    def receive(self, data: memoryview) -> None:
+        self._websocket.receive_data(bytes(data))
+        for frame in self._websocket.events_received():
+            if isinstance(frame, Frame) and frame.opcode in (Opcode.BINARY, Opcode.CONT):
+                self._receive(memoryview(frame.data))
+        self._flush()
+
+    def _flush(self) -> None:
+        for data in self._websocket.data_to_send():
+            self._send(data)
 
 
 @asynccontextmanager
@@ -459,8 +479,6 @@ class Messages:
 
     def take(self, message: bytes | str) -> None:
         if isinstance(message, str):
-            from base64 import b64decode
-
             channel, data = int(message[0]), b64decode(message[1:])
         else:
             channel, data = message[0], message[1:]
@@ -473,8 +491,6 @@ class Messages:
 def encode_message(channel: int, data: bytes, *, base64: bool) -> bytes | str:
     """A message of a channel."""
     if base64:
-        from base64 import b64encode
-
         return f"{channel}{b64encode(data).decode()}"
     return bytes((channel,)) + data
 

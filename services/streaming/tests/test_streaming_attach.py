@@ -1,0 +1,113 @@
+"""Attach to real containers by conmon's socket."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from triptych.streaming.v1 import streaming_pb2 as pb
+from triptych_dev import streamclient as client
+from triptych_dev.errors import StepFailed
+
+pytestmark = pytest.mark.integration
+
+ECHO = ("/bin/sh", "-c", 'while read -r line; do echo "got $line"; echo "also $line" >&2; done; exit 0')
+
+
+@pytest.fixture
+def daemon(shared_streaming):
+    return shared_streaming
+
+
+async def test_both_outputs_and_input(daemon, make_container) -> None:
+    container = make_container(*ECHO, stdin=True)
+    url = daemon.stub.OpenAttach(container.attach_request()).url
+    async with client.attach_spdy(url, stdin=True) as remote:
+        assert remote.stdin and remote.stdout and remote.stderr
+        await remote.stdin.write(b"one\n")
+        assert await remote.stdout.read_until(b"\n") == b"got one\n"
+        assert await remote.stderr.read_until(b"\n") == b"also one\n"
+
+
+async def test_several_clients_see_the_same(daemon, make_container) -> None:
+    container = make_container(*ECHO, stdin=True)
+    urls = [daemon.stub.OpenAttach(container.attach_request(stdin=index == 0)).url for index in range(3)]
+    async with (
+        client.attach_spdy(urls[0], stdin=True) as writer,
+        client.attach_spdy(urls[1]) as first,
+        client.attach_spdy(urls[2]) as second,
+    ):
+        await asyncio.sleep(0.2)
+        assert writer.stdin
+        await writer.stdin.write(b"hello\n")
+        for each in (writer, first, second):
+            assert each.stdout
+            assert await each.stdout.read_until(b"\n") == b"got hello\n"
+
+
+async def test_detaching_leaves_the_container_alone(daemon, make_container) -> None:
+    container = make_container(*ECHO, stdin=True)
+    for word in (b"one", b"two"):
+        url = daemon.stub.OpenAttach(container.attach_request()).url
+        async with client.attach_spdy(url, stdin=True) as remote:
+            assert remote.stdin and remote.stdout
+            await remote.stdin.write(word + b"\n")
+            await remote.stdin.close()
+            assert await remote.stdout.read_until(b"\n") == b"got " + word + b"\n"
+
+
+async def test_stdin_once_ends_the_containers_input(daemon, make_container) -> None:
+    container = make_container("/bin/sh", "-c", "cat; echo end", stdin=True, stdin_once=True)
+    url = daemon.stub.OpenAttach(container.attach_request()).url
+    result = await client.exec_spdy(url, b"bytes\n")
+    assert result.stdout == b"bytes\nend\n" and result.exit_code == 0
+
+
+async def test_a_terminal_and_its_size(daemon, make_container) -> None:
+    container = make_container("/bin/sh", tty=True, stdin=True)
+    url = daemon.stub.OpenAttach(container.attach_request(tty=True)).url
+    async with client.attach_spdy(url, stdin=True, tty=True) as remote:
+        assert remote.stdin and remote.stdout
+        await remote.set_size(77, 33)
+        await asyncio.sleep(0.3)
+        await remote.stdin.write(b"stty -echo; stty size\n")
+        await remote.stdout.read_until(b"33 77\r\n")
+        await remote.stdin.write(b"exit\n")
+        assert client.exit_code(await remote.status()) == 0
+
+
+async def test_websocket(daemon, make_container) -> None:
+    container = make_container("/bin/sh", "-c", "cat; echo end", stdin=True, stdin_once=True)
+    url = daemon.stub.OpenAttach(container.attach_request()).url
+    result = await client.exec_websocket(url, b"bytes\n")
+    assert result.stdout == b"bytes\nend\n" and result.exit_code == 0
+
+
+async def test_much_output_arrives_whole(daemon, make_container) -> None:
+    script = 'read line; i=0; while [ $i -lt 20000 ]; do echo "line $i"; i=$((i+1)); done'
+    container = make_container("/bin/sh", "-c", script, stdin=True)
+    url = daemon.stub.OpenAttach(container.attach_request()).url
+    result = await client.exec_spdy(url, b"go\n")
+    assert result.stdout == b"".join(b"line %d\n" % index for index in range(20000))
+
+
+async def test_a_container_that_has_ended(daemon, container) -> None:
+    request = container.attach_request()
+    request.attach_socket = "/nowhere/attach"
+    result = await client.exec_spdy(daemon.stub.OpenAttach(request).url, b"")
+    with pytest.raises(StepFailed, match=f"container {container.id} is not running"):
+        _ = result.exit_code
+
+
+async def test_a_long_socket_path(daemon, make_container) -> None:
+    container = make_container(*ECHO, stdin=True)
+    deep = container.bundle / ("d" * 120)
+    deep.mkdir()
+    (deep / "attach").symlink_to(container.attach_socket)
+    request = container.attach_request()
+    request.attach_socket = str(deep / "attach")
+    async with client.attach_spdy(daemon.stub.OpenAttach(request).url, stdin=True) as remote:
+        assert remote.stdin and remote.stdout
+        await remote.stdin.write(b"x\n")
+        assert await remote.stdout.read_until(b"\n") == b"got x\n"
+    assert isinstance(request, pb.OpenAttachRequest)
