@@ -38,9 +38,13 @@ def manager() -> CgroupManager:
 async def group(manager: CgroupManager) -> AsyncIterator[Cgroup]:
     """A fresh cgroup in all hierarchies, removed with what is in it."""
     path = f"/triptych-test-{secrets.token_hex(4)}"
-    made = pods.make(manager.layout, path + "/leaf")
-    top = Cgroup.at(manager.layout, path)
-    yield made
+    top = pods.make(manager.layout, path)
+    # A cgroup for processes, unlike the one above, which has children with controllers.
+    leaf = Cgroup.at(manager.layout, path + "/leaf")
+    for directory in leaf.directories:
+        os.mkdir(directory)
+        pods.inherit_cpuset(manager.layout, directory)
+    yield leaf
     with contextlib.suppress(CgroupFailed):
         await top.kill()
     await top.remove()
@@ -195,7 +199,8 @@ async def test_adopt(manager: CgroupManager) -> None:
 
 async def test_monitors_leave_the_daemons_cgroup(manager: CgroupManager) -> None:
     daemon = Cgroup.of_process(manager.layout, os.getpid())
-    monitors = Monitors(manager.layout, Driver.CGROUPFS)
+    group = f"/triptych-test-monitors-{secrets.token_hex(4)}"
+    monitors = Monitors(manager.layout, Driver.CGROUPFS, group)
     child = await asyncio.create_subprocess_exec("sleep", "1000")
     try:
         await monitors.place(child.pid)
@@ -203,11 +208,12 @@ async def test_monitors_leave_the_daemons_cgroup(manager: CgroupManager) -> None
         mounts = {os.path.normpath(m) for m in manager.layout.hierarchies}
         for name in placed.v1.keys() & daemon.v1.keys():
             if os.path.normpath(daemon.v1[name]) not in mounts:
-                assert placed.v1[name].endswith("/triptych-monitors")
+                assert placed.v1[name].endswith(group)
     finally:
         child.kill()
         await child.wait()
-        await Cgroup.at(manager.layout, "/triptych-monitors").remove()
+        monitors.remove()
+    assert not any(os.path.exists(d) for d in Cgroup.at(manager.layout, group).directories)
 
 
 @pytest.mark.parametrize("runtime", ["crun", "runc"])

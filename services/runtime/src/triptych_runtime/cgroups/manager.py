@@ -140,6 +140,7 @@ class CgroupManager:
             if self.driver is Driver.SYSTEMD:
                 properties = systemd.resource_properties(limits, self.mode)
                 await systemd.start_slice(parent, f"triptych pod {sandbox_id[:13]}", properties)
+                await systemd.settle(self.resolve_parent(parent).exists, f"start {parent}")
             else:
                 await asyncio.to_thread(pods.make, self.layout, parent)
             if limits.ByteSize():
@@ -189,9 +190,16 @@ class CgroupManager:
 
         :raises CgroupFailed: when it cannot be placed.
         """
+        await self._placement().place(pid)
+
+    def forget_monitors(self) -> None:
+        """Remove the cgroup of monitors if none is left; for the end of the daemon."""
+        self._placement().remove()
+
+    def _placement(self) -> Monitors:
         if self._monitors is None:
             self._monitors = Monitors(self.layout, self.driver)
-        await self._monitors.place(pid)
+        return self._monitors
 
     async def adopt(self, pid: int, cgroups_path: str) -> None:
         """Put a process that we started (a pod's init) into the cgroup of a `container_path`.
@@ -201,7 +209,10 @@ class CgroupManager:
         path = paths.filesystem_path(cgroups_path)
         if self.driver is Driver.SYSTEMD:
             parent = cgroups_path.split(":", 1)[0]
-            await systemd.start_scope(os.path.basename(path), parent, [pid], "triptych pod init")
+            unit = os.path.basename(path)
+            await systemd.start_scope(unit, parent, [pid], "triptych pod init")
+            scope = self.resolve(cgroups_path)
+            await systemd.settle(lambda: pid in scope.procs(), f"start {unit}")
             return
         await asyncio.to_thread(_adopt, self.layout, path, pid)
 

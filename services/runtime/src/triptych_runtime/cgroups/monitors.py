@@ -6,18 +6,16 @@ import asyncio
 import contextlib
 import errno
 import os
-import time
 
 from triptych_runtime.cgroups import pods, systemd
 from triptych_runtime.cgroups.errors import CgroupFailed
-from triptych_runtime.cgroups.handle import Cgroup, read, write
+from triptych_runtime.cgroups.handle import Cgroup, write
 from triptych_runtime.cgroups.layout import Layout, Mode
 from triptych_runtime.cgroups.paths import PREFIX, Driver, expand_slice
 
-_GROUP = f"/{PREFIX}-monitors"
+GROUP = f"/{PREFIX}-monitors"
 _SCOPE = f"{PREFIX}-monitors.scope"
 _SLICE = f"{PREFIX}.slice"
-_SCOPE_DEADLINE = 5.0
 _GONE = (errno.ENOENT, errno.ENODEV)
 
 
@@ -27,15 +25,18 @@ class Monitors:
     With systemd that is one transient scope, asked for when the first monitor comes and when it is
     needed again after it was empty; all others are placed by a write to its cgroup.procs. A daemon
     that is in the root cgroup of a hierarchy has nothing to get out of there.
+
+    :param group: the cgroup, for the cgroupfs driver.
     """
 
-    def __init__(self, layout: Layout, driver: Driver) -> None:
+    def __init__(self, layout: Layout, driver: Driver, group: str = GROUP) -> None:
         self._layout = layout
         self._driver = driver
         self._lock = asyncio.Lock()
-        path = f"{expand_slice(_SLICE)}/{_SCOPE}" if driver is Driver.SYSTEMD else _GROUP
+        path = f"{expand_slice(_SLICE)}/{_SCOPE}" if driver is Driver.SYSTEMD else group
         own = Cgroup.of_process(layout, os.getpid())
         target = Cgroup.at(layout, path)
+        self._path = path
         self._directories = _to_leave(layout, own, target)
 
     async def place(self, pid: int) -> None:
@@ -64,6 +65,12 @@ class Monitors:
         except OSError as error:
             raise CgroupFailed(f"place monitor {pid}: {error.filename}: {error.strerror}") from error
 
+    def remove(self) -> None:
+        """Remove the cgroup if no monitor is left; systemd does that by itself."""
+        for directory in self._directories:
+            with contextlib.suppress(OSError):
+                os.rmdir(directory)
+
     def _write(self, pid: int) -> bool:
         """Whether the cgroup was there to be written to."""
         try:
@@ -82,7 +89,8 @@ class Monitors:
 
     async def _start_scope(self, pid: int) -> None:
         await systemd.start_scope(_SCOPE, _SLICE, [pid], "Monitors of triptych's containers")
-        await asyncio.to_thread(_await_pid, self._directories[-1], pid)
+        scope = Cgroup.at(self._layout, self._path)
+        await systemd.settle(lambda: pid in scope.procs(), f"start {_SCOPE}")
         if self._layout.mode is not Mode.UNIFIED:
             await asyncio.to_thread(self._make)
 
@@ -95,15 +103,3 @@ def _to_leave(layout: Layout, own: Cgroup, target: Cgroup) -> tuple[str, ...]:
         if os.path.normpath(mount) not in own_directories:
             found.append(directory)
     return tuple(found)
-
-
-def _await_pid(directory: str, pid: int) -> None:
-    """Wait for systemd's job, by looking: a signal subscription would need a D-Bus client."""
-    end = time.monotonic() + _SCOPE_DEADLINE
-    while True:
-        with contextlib.suppress(OSError):
-            if b"%d" % pid in read(directory, "cgroup.procs").split():
-                return
-        if time.monotonic() > end:
-            raise CgroupFailed(f"place monitor {pid}: systemd did not start {_SCOPE}")
-        time.sleep(0.002)

@@ -6,8 +6,11 @@ of its pod. A D-Bus client in the daemon would cost more memory than these calls
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
+import time
+from collections.abc import Callable
 
 from runtime.v1.api_pb2 import LinuxContainerResources
 from triptych_linux import process
@@ -18,6 +21,7 @@ from triptych_runtime.cgroups.errors import CgroupFailed
 from triptych_runtime.cgroups.layout import Mode
 
 _DEADLINE = 10.0
+_SETTLE_DEADLINE = 5.0
 _MANAGER = (
     "busctl",
     "--quiet",
@@ -52,6 +56,23 @@ async def start_slice(name: str, description: str, properties: list[Property]) -
     :raises CgroupFailed: when systemd refuses.
     """
     await _start_transient(name, [("Description", "s", description), *properties])
+
+
+async def settle(done: Callable[[], bool], what: str) -> None:
+    """Wait for the job behind `start_scope` or `start_slice` by looking at what it makes.
+
+    :param done: whether it is made; called in a thread.
+    :raises CgroupFailed: when it is not after some seconds.
+    """
+
+    def wait() -> None:
+        end = time.monotonic() + _SETTLE_DEADLINE
+        while not done():
+            if time.monotonic() > end:
+                raise CgroupFailed(f"systemd: {what}: not done after {_SETTLE_DEADLINE:g} s")
+            time.sleep(0.002)
+
+    await asyncio.to_thread(wait)
 
 
 async def set_properties(unit: str, properties: list[Property]) -> None:
