@@ -14,6 +14,7 @@ from triptych_service import Daemon, Definition, run
 
 from triptych_image.app import App
 from triptych_image.janitor import clean
+from triptych_image.metrics import ImageMetrics
 from triptych_image.policy import PolicyEngine
 from triptych_image.pull.puller import Puller
 from triptych_image.registry import RegistryClient
@@ -62,6 +63,7 @@ async def start(daemon: Daemon[Settings]) -> AsyncIterator[None]:
             app.puller.reconfigure(changed)
             meter.max_age = changed.usage_seconds
 
+        ImageMetrics(daemon.metrics, app)
         daemon.on_reload(reload)
         _serve(daemon, app)
         daemon.tasks.create_task(clean(app), name="janitor")

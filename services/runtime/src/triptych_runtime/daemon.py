@@ -17,6 +17,7 @@ from triptych_runtime.cgroups import CgroupManager, Driver
 from triptych_runtime.clients import ImageClient, StreamingClient
 from triptych_runtime.containers.exits import on_exit
 from triptych_runtime.events import EventBus
+from triptych_runtime.metrics import RuntimeMetrics, declare_state
 from triptych_runtime.monitor import Conmon, Exit, ExitWatch
 from triptych_runtime.namespaces import NamespaceSettings, PodFiles, PodInit, PodNamespaces
 from triptych_runtime.network import Network
@@ -133,7 +134,9 @@ async def _node(daemon: Daemon[Settings], images: grpc.aio.Channel, streaming: g
         stats=StatsCollector(LayerUsageReader(image_client), daemon.tasks),
         images=image_client,
         streaming=StreamingClient(streaming, settings.streaming_socket, settings.deadlines.streaming),
+        metrics=RuntimeMetrics(daemon.metrics),
     )
+    declare_state(daemon.metrics, node.state)
     node.exits.start()
     return node
 

@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from runtime.v1 import api_pb2
+from triptych_service import Metrics
 
 from triptych_runtime.cgroups import CgroupManager
 from triptych_runtime.clients import ImageClient, StreamingClient
 from triptych_runtime.events import EventBus
 from triptych_runtime.lifecycle import Flights, Waits
 from triptych_runtime.locks import Locks
+from triptych_runtime.metrics import RuntimeMetrics
 from triptych_runtime.model import ContainerRecord, SandboxRecord
 from triptych_runtime.monitor import Conmon, ExitWatch, MonitorPaths
 from triptych_runtime.namespaces import PodFiles, PodInit, PodNamespaces
@@ -81,6 +83,7 @@ class Node:
     stats: StatsCollector
     images: ImageClient
     streaming: StreamingClient
+    metrics: RuntimeMetrics = field(default_factory=lambda: RuntimeMetrics(Metrics()))
     flights: Flights = field(default_factory=Flights)
     locks: Locks = field(default_factory=Locks)
     exit_waits: Waits[ContainerRecord] = field(default_factory=Waits)

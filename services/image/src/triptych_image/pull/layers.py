@@ -7,13 +7,14 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from triptych_errors import DeadlineExceeded
 from triptych_linux.process import shielded
 from triptych_oci import Descriptor, Digest
+from triptych_service import span
 
 from triptych_image.errors import DiskFull, LayerMalformed, LayerMismatch, LayerTooLarge
 from triptych_image.faults import point
@@ -58,6 +59,8 @@ class LayerFetcher:
         self._slots = Slots(settings.pull.max_concurrent_layers)
         self._flights: Flights[str, None] = Flights(tasks)
         self._progress: dict[str, LayerProgress] = {}
+        self.on_end: Callable[[LayerProgress, bool], None] = lambda layer, succeeded: None
+        """Told of every layer that was fetched, or could not be."""
 
     def reconfigure(self, settings: Settings) -> None:
         """Take changed settings; what runs keeps the old ones."""
@@ -105,11 +108,15 @@ class LayerFetcher:
         progress.stage = Stage.WAITING
         async with self._slots:
             try:
-                await self._attempts(wanted, source, progress)
+                with span("pull.layer", digest=progress.digest, size=progress.total) as step:
+                    await self._attempts(wanted, source, progress)
+                    step.set("unpacked", progress.unpacked)
             except BaseException:
                 progress.stage = Stage.FAILED
+                self.on_end(progress, False)
                 raise
         progress.stage = Stage.DONE
+        self.on_end(progress, True)
 
     async def _attempts(self, wanted: WantedLayer, source: BlobSource, progress: LayerProgress) -> None:
         descriptor = wanted.descriptor
@@ -200,7 +207,9 @@ class LayerFetcher:
         async def feed() -> None:
             try:
                 if offset < descriptor.size:
-                    progress.host = await source.copy(descriptor, job.sink, offset, count)
+                    with span("pull.fetch", offset=offset) as step:
+                        progress.host = await source.copy(descriptor, job.sink, offset, count)
+                        step.set("host", progress.host)
             except SinkClosed:
                 pass  # the worker says why
             finally:
@@ -209,14 +218,15 @@ class LayerFetcher:
         feeding = asyncio.ensure_future(feed())
         ended = asyncio.ensure_future(job.failed())
         try:
-            await self._watch(feeding, ended, job, progress)
-            if not feeding.done():
-                # It gave up before the end of the input; nobody waits for bytes that nobody reads.
-                feeding.cancel()
-                await asyncio.wait([feeding])
-            else:
-                await feeding
-            return await job.result()
+            with span("pull.unpack"):
+                await self._watch(feeding, ended, job, progress)
+                if not feeding.done():
+                    # It gave up before the end of the input; nobody waits for bytes that nobody reads.
+                    feeding.cancel()
+                    await asyncio.wait([feeding])
+                else:
+                    await feeding
+                return await job.result()
         finally:
             for task in (feeding, ended):
                 task.cancel()

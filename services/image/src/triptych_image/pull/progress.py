@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 
@@ -57,6 +57,8 @@ class PullBoard:
     def __init__(self) -> None:
         self._running: list[PullRecord] = []
         self._watchers: set[asyncio.Queue[PullRecord]] = set()
+        self.on_end: Callable[[PullRecord], None] = lambda record: None
+        """Told of every pull that ended."""
 
     def __iter__(self) -> Iterator[PullRecord]:
         return iter(list(self._running))
@@ -72,6 +74,7 @@ class PullBoard:
         record.stage = stage
         record.error = error
         self._running.remove(record)
+        self.on_end(record)
         for queue in self._watchers:
             queue.put_nowait(record)
 

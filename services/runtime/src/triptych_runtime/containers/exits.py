@@ -10,6 +10,7 @@ from runtime.v1 import api_pb2
 from triptych_errors import TriptychError
 from triptych_linux.pidfd import ProcessIdentity
 
+from triptych_runtime import clock
 from triptych_runtime.containers.emit import emit
 from triptych_runtime.lifecycle import fault
 from triptych_runtime.model import ContainerPhase, ContainerRecord, ExitReason
@@ -47,6 +48,7 @@ async def handle_exit(node: Node, found: Exit) -> None:
         await node.state.show(record)
         fault("exit.saved")
     node.exit_waits.notify(record.id, record)
+    node.metrics.exited(record, clock.now())
     emit(node, record, api_pb2.CONTAINER_STOPPED_EVENT)
     log.info(
         "container exited", extra={"container": record.id, "code": record.exit_code, "reason": record.reason}

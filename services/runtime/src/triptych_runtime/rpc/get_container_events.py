@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 from runtime.v1 import api_pb2
 
+from triptych_runtime import clock
 from triptych_runtime.node import Node
 
 
@@ -19,3 +20,4 @@ async def get_container_events(
     with node.events.subscribe() as subscription:
         async for event in subscription:
             yield event
+            node.metrics.delivered(event.created_at, clock.now())
