@@ -64,7 +64,8 @@ class Process:
         return ""
 
 
-def _spawn(name: str, argv: list[str], log: Path, env: Mapping[str, str] | None = None) -> Process:
+def spawn(name: str, argv: list[str], log: Path, env: Mapping[str, str] | None = None) -> Process:
+    """Start a process in a session of its own, its output appended to `log`."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         popen = subprocess.Popen(
@@ -97,7 +98,7 @@ class Registry:
             f"http: {{addr: {self.host}}}\n"
         )
         program = shutil.which("docker-registry") or "/usr/bin/docker-registry"
-        self._process = _spawn("docker-registry", [program, "serve", str(config)], self._directory / "log")
+        self._process = spawn("docker-registry", [program, "serve", str(config)], self._directory / "log")
         wait_for(lambda: _connects(self.host), self._process)
 
     @property
@@ -219,7 +220,7 @@ class Stack:
         for daemon in daemons or DAEMONS:
             program = self.programs.get(daemon, (sys.executable, "-m", f"triptych_{daemon}"))
             argv = [*program, "--config", str(self.config_file(daemon))]
-            self.processes[daemon] = _spawn(f"triptych-{daemon}", argv, self.root / f"{daemon}.log", env)
+            self.processes[daemon] = spawn(f"triptych-{daemon}", argv, self.root / f"{daemon}.log", env)
         for daemon in daemons or DAEMONS:
             self._await_service(daemon)
 
