@@ -167,12 +167,16 @@ class Stack:
         """Write the CNI configuration and one TOML file a daemon."""
         self.root.mkdir(parents=True, exist_ok=True)
         self.state.mkdir(parents=True, exist_ok=True)
-        cni = self.root / "cni"
-        cni.mkdir(exist_ok=True)
-        (cni / "10-test.conflist").write_text(json.dumps(self._conflist()))
+        self.write_network(self._conflist())
         for daemon in DAEMONS:
             settings = _merge(self._settings(daemon), self.overrides.get(daemon, {}))
             self.config_file(daemon).write_text(_toml(settings))
+
+    def write_network(self, conflist: Mapping[str, Any]) -> None:
+        """Write the CNI configuration."""
+        cni = self.root / "cni"
+        cni.mkdir(exist_ok=True)
+        (cni / "10-test.conflist").write_text(json.dumps(conflist))
 
     def config_file(self, daemon: str) -> Path:
         return self.root / f"{daemon}.toml"
