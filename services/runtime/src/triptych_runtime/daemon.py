@@ -14,6 +14,7 @@ from triptych_service import Daemon, connect
 
 from triptych_runtime import clock, recovery
 from triptych_runtime.cgroups import CgroupManager, Driver
+from triptych_runtime.checkpoint import Criu
 from triptych_runtime.clients import ImageClient, StreamingClient
 from triptych_runtime.containers.exits import on_exit
 from triptych_runtime.events import EventBus
@@ -133,6 +134,7 @@ async def _node(daemon: Daemon[Settings], images: grpc.aio.Channel, streaming: g
         events=EventBus(),
         stats=StatsCollector(LayerUsageReader(image_client), daemon.tasks),
         images=image_client,
+        criu=Criu(settings.containers.checkpoint),
         streaming=StreamingClient(streaming, settings.streaming_socket, settings.deadlines.streaming),
         metrics=RuntimeMetrics(daemon.metrics),
     )

@@ -9,6 +9,7 @@ from runtime.v1 import api_pb2
 from triptych_service import Metrics
 
 from triptych_runtime.cgroups import CgroupManager
+from triptych_runtime.checkpoint import Criu
 from triptych_runtime.clients import ImageClient, StreamingClient
 from triptych_runtime.events import EventBus
 from triptych_runtime.lifecycle import Flights, Waits
@@ -83,6 +84,7 @@ class Node:
     stats: StatsCollector
     images: ImageClient
     streaming: StreamingClient
+    criu: Criu
     metrics: RuntimeMetrics = field(default_factory=lambda: RuntimeMetrics(Metrics()))
     flights: Flights = field(default_factory=Flights)
     locks: Locks = field(default_factory=Locks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import shutil
 
 import msgspec
 from runtime.v1 import api_pb2
@@ -60,6 +61,8 @@ async def discard(node: Node, record: ContainerRecord) -> None:
     await node.images.remove(record.id)
     if record.image_volumes or record.phase is ContainerPhase.CREATING:
         await node.images.remove(record.id, prefix=True)
+    if record.restored_from:
+        await asyncio.to_thread(shutil.rmtree, record.restored_from, ignore_errors=True)
     node.exits.remove_file(record.id)
 
 

@@ -9,8 +9,10 @@ from runtime.v1 import api_pb2, api_pb2_grpc
 
 from triptych_runtime.node import Node
 from triptych_runtime.readiness import Readiness
-from triptych_runtime.rpc import checkpoints, stats
+from triptych_runtime.rpc import stats
 from triptych_runtime.rpc.attach import attach
+from triptych_runtime.rpc.checkpoint_container import checkpoint_container
+from triptych_runtime.rpc.checkpoint_pod import checkpoint_pod
 from triptych_runtime.rpc.container_status import container_status
 from triptych_runtime.rpc.create_container import create_container
 from triptych_runtime.rpc.exec import exec_
@@ -23,6 +25,7 @@ from triptych_runtime.rpc.port_forward import port_forward
 from triptych_runtime.rpc.remove_container import remove_container
 from triptych_runtime.rpc.remove_pod_sandbox import remove_pod_sandbox
 from triptych_runtime.rpc.reopen_container_log import reopen_container_log
+from triptych_runtime.rpc.restore_pod import restore_pod
 from triptych_runtime.rpc.run_pod_sandbox import run_pod_sandbox
 from triptych_runtime.rpc.runtime_config import runtime_config, update_runtime_config
 from triptych_runtime.rpc.start_container import start_container
@@ -215,19 +218,19 @@ class RuntimeService(api_pb2_grpc.RuntimeServiceServicer):
         self, request: api_pb2.CheckpointContainerRequest, context: Context
     ) -> api_pb2.CheckpointContainerResponse:
         await self._ready.reconciled()
-        return await checkpoints.checkpoint_container(self._node, request)
+        return await checkpoint_container(self._node, request)
 
     async def CheckpointPod(
         self, request: api_pb2.CheckpointPodRequest, context: Context
     ) -> api_pb2.CheckpointPodResponse:
         await self._ready.reconciled()
-        return await checkpoints.checkpoint_pod(self._node, request)
+        return await checkpoint_pod(self._node, request)
 
     async def RestorePod(
         self, request: api_pb2.RestorePodRequest, context: Context
     ) -> api_pb2.RestorePodResponse:
         await self._ready.reconciled()
-        return await checkpoints.restore_pod(self._node, request)
+        return await restore_pod(self._node, request)
 
     async def GetContainerEvents(
         self, request: api_pb2.GetEventsRequest, context: Context

@@ -63,9 +63,7 @@ async def _start(node: Node, container_id: str) -> None:
         except BaseException as error:
             await _failed(node, record, error)
             raise
-    log.info(
-        "started container", extra={"container": record.id, "pid": record.pid}
-    )
+    log.info("started container", extra={"container": record.id, "pid": record.pid})
     emit(node, record, api_pb2.CONTAINER_STARTED_EVENT)
 
 

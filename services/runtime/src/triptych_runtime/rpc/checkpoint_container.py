@@ -1,0 +1,61 @@
+"""CheckpointContainer (KEP-2008): a running container into an archive; it goes on running."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from runtime.v1 import api_pb2
+
+from triptych_runtime.checkpoint import capture, write_archive
+from triptych_runtime.errors import ContainerNotRunning, InvalidArgument
+from triptych_runtime.node import Node
+
+DEFAULT_DEADLINE = 300.0
+
+
+async def checkpoint_container(
+    node: Node, request: api_pb2.CheckpointContainerRequest
+) -> api_pb2.CheckpointContainerResponse:
+    """Write a checkpoint of a running container to `location`, a tar in the form that checkpointctl reads.
+
+    :raises ContainerNotRunning: for a container that does not run. :raises InvalidArgument: for a location
+        that is no absolute path of a file to be. :raises CheckpointImpossible: where CRIU is missing.
+    :raises CheckpointFailed: with the end of CRIU's log.
+    """
+    record = node.state.container(request.container_id)
+    location = _location(request.location)
+    if not record.running:
+        raise ContainerNotRunning(record.id, record.phase.value)
+    handler = node.handlers.get(record.handler)
+    await node.criu.require(handler)
+    seconds = float(request.timeout) if request.timeout > 0 else DEFAULT_DEADLINE
+    async with node.locks.hold(record.id):
+        with scratch(node.paths.root / "checkpoints") as directory:
+            await capture(handler.runtime, record, node.paths.bundle(record.id), directory, seconds)
+            await asyncio.to_thread(write_archive, directory, location)
+    return api_pb2.CheckpointContainerResponse()
+
+
+def _location(text: str) -> Path:
+    if not os.path.isabs(text):
+        raise InvalidArgument(f"location: {text!r} is no absolute path")
+    if not os.path.isdir(os.path.dirname(text)):
+        raise InvalidArgument(f"location: the directory of {text!r} does not exist")
+    return Path(text)
+
+
+@contextlib.contextmanager
+def scratch(parent: Path) -> Iterator[Path]:
+    """A directory that is gone afterwards, whatever happens."""
+    parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    directory = Path(tempfile.mkdtemp(dir=parent))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
