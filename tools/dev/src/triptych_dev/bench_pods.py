@@ -1,225 +1,277 @@
 """`./dev bench pods`: the life cycle of pods and containers against containerd, in one run on one machine.
 
-Every peer gets the same requests over its own CRI socket, the peers taking turns round by round, so that
-noise of the machine falls on all alike. The floor is what cannot be avoided: the CNI plugins, conmon and
-the OCI runtime run by hand.
+Every peer gets the same requests over its own CRI socket, with the same kind of network and the same OCI
+runtimes; the peers take turns round by round, so that noise of the machine falls on all alike. The floor is
+what cannot be avoided: a CNI plugin, conmon and the OCI runtime run by hand.
 """
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import click
 import grpc
+from rich.console import Console
 from runtime.v1 import api_pb2, api_pb2_grpc
 
-LIFE_CYCLE = (
-    "RunPodSandbox",
-    "CreateContainer",
-    "StartContainer",
-    "ExecSync",
-    "ContainerStatus",
-    "PodSandboxStatus",
-    "StopContainer",
-    "RemoveContainer",
-    "StopPodSandbox",
-    "RemovePodSandbox",
-)
-_DEADLINE = 120.0
+from triptych_dev import bench_groups, bench_memory, bench_tables
+from triptych_dev.bench_containerd import Containerd, plugin_directory
+from triptych_dev.bench_floor import Floor
+from triptych_dev.bench_lives import Held, Peer, lists, lives, memory_at
+from triptych_dev.bench_memory import Memory
+from triptych_dev.bench_networks import NetworkKind, conflist
+from triptych_dev.bench_report import console, finish, host
+from triptych_dev.errors import DevError
+from triptych_dev.ociimages import Layer, Pusher, build, busybox_image
+from triptych_dev.stack import Registry, Stack, StackError
+
+OURS = "triptych"
+_NAME = "triptych-bench"
+_NEWER = "TRIPTYCH_BENCH_CONTAINERD"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is measured.
+
+    :param rounds: turns of every peer at each concurrency.
+    :param singles: lives one after another in a turn at concurrency 1.
+    :param pods: pods that are held for lists, stats and memory.
+    :param many: pods for a second look at the memory; 0 for none.
+    """
+
+    rounds: int
+    singles: int
+    parallel: tuple[int, ...]
+    pods: int
+    containers: int
+    many: int
+    network: NetworkKind
 
 
 @dataclass(slots=True)
-class Peer:
-    """A CRI runtime that is measured.
+class Run:
+    """A run in progress: what was started, and what was found."""
 
-    :param handler: runtime handler of its pods, "" for its default.
-    :param memory: its whole memory on the node in bytes (PSS of daemons, monitors, shims, pause processes).
+    plan: Plan
+    console: Console
+    root: Path
+    registry: Registry
+    peers: list[Peer] = field(default_factory=list)
+    floor: Floor | None = None
+    memory: dict[str, dict[str, dict[str, dict[str, float]]]] = field(default_factory=dict)
+
+    def say(self, text: str) -> None:
+        self.console.print(text, highlight=False)
+
+
+@click.command()
+@click.option("--rounds", default=3, show_default=True, help="Turns of every peer.")
+@click.option("--singles", default=5, show_default=True, help="Lives in a turn at concurrency 1.")
+@click.option("--parallel", "-p", multiple=True, type=int, default=(1, 5, 20), show_default=True)
+@click.option("--pods", default=20, show_default=True, help="Pods that run for lists, stats and memory.")
+@click.option("--containers", default=1000, show_default=True, help="Containers in lists; 0: no lists.")
+@click.option("--many", default=0, help="Measure the memory with this many pods too, such as 110.")
+@click.option("--network", type=click.Choice([kind.value for kind in NetworkKind]), default="plain")
+@click.option("--only", multiple=True, help="Peers to measure, by the beginning of their name.")
+def main(
+    rounds: int,
+    singles: int,
+    parallel: tuple[int, ...],
+    pods: int,
+    containers: int,
+    many: int,
+    network: str,
+    only: tuple[str, ...],
+) -> None:
+    """Measure the life cycle of pods against containerd, with crun and with runc.
+
+    TRIPTYCH_BENCH_CONTAINERD=/path/to/containerd adds another containerd. NETWORK: plain (bridge, portmap),
+    masquerade (the same with ipMasq) or default (what deploy/cni installs); the same for all.
     """
-
-    name: str
-    runtime_socket: str
-    image_socket: str
-    memory: Callable[[], dict[str, int]]
-    image: str
-    handler: str = ""
-    timings: dict[str, dict[int, list[float]]] = field(default_factory=dict)
-
-    def connect(self) -> Client:
-        return Client(self)
-
-
-class Client:
-    """One connection to a peer; every call is timed."""
-
-    def __init__(self, peer: Peer) -> None:
-        options = [("grpc.max_receive_message_length", 64 << 20)]
-        self._channel = grpc.insecure_channel(f"unix:{peer.runtime_socket}", options=options)
-        self._peer = peer
-        self.stub = api_pb2_grpc.RuntimeServiceStub(self._channel)
-
-    def call(self, name: str, request: Any, parallel: int) -> Any:
-        """Call an RPC and note how long it took, in milliseconds, under its name and the concurrency."""
-        begun = time.perf_counter()
-        answer = getattr(self.stub, name)(request, timeout=_DEADLINE)
-        spent = (time.perf_counter() - begun) * 1000
-        self._peer.timings.setdefault(name, {}).setdefault(parallel, []).append(spent)
-        return answer
-
-    def close(self) -> None:
-        self._channel.close()
-
-
-def pod_config(name: str) -> api_pb2.PodSandboxConfig:
-    """A pod as the kubelet asks for it: own network and IPC, no shared PID namespace."""
-    config = api_pb2.PodSandboxConfig(hostname=name[:60])
-    config.metadata.name, config.metadata.uid, config.metadata.namespace = name, f"{name}-uid", "bench"
-    options = config.linux.security_context.namespace_options
-    options.pid, options.network, options.ipc = api_pb2.CONTAINER, api_pb2.POD, api_pb2.POD
-    return config
-
-
-def container_config(image: str, name: str = "main") -> api_pb2.ContainerConfig:
-    """A container that waits to be stopped, and stops at once when told to."""
-    script = "trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done"
-    config = api_pb2.ContainerConfig(command=["/bin/sh", "-c", script])
-    config.metadata.name = name
-    config.image.image = image
-    config.linux.resources.cpu_shares = 2
-    config.linux.security_context.namespace_options.pid = api_pb2.CONTAINER
-    return config
-
-
-def one_life(client: Client, peer: Peer, name: str, parallel: int) -> None:
-    """A pod with one container from its making to its end, every RPC timed."""
-    pod = pod_config(name)
-    call = client.call
-    request = api_pb2.RunPodSandboxRequest(config=pod, runtime_handler=peer.handler)
-    sandbox = call("RunPodSandbox", request, parallel).pod_sandbox_id
-    create = api_pb2.CreateContainerRequest(
-        pod_sandbox_id=sandbox, config=container_config(peer.image), sandbox_config=pod
-    )
-    container = call("CreateContainer", create, parallel).container_id
-    call("StartContainer", api_pb2.StartContainerRequest(container_id=container), parallel)
-    call("ExecSync", api_pb2.ExecSyncRequest(container_id=container, cmd=["true"], timeout=30), parallel)
-    call("ContainerStatus", api_pb2.ContainerStatusRequest(container_id=container), parallel)
-    call("PodSandboxStatus", api_pb2.PodSandboxStatusRequest(pod_sandbox_id=sandbox), parallel)
-    call("StopContainer", api_pb2.StopContainerRequest(container_id=container, timeout=30), parallel)
-    call("RemoveContainer", api_pb2.RemoveContainerRequest(container_id=container), parallel)
-    call("StopPodSandbox", api_pb2.StopPodSandboxRequest(pod_sandbox_id=sandbox), parallel)
-    call("RemovePodSandbox", api_pb2.RemovePodSandboxRequest(pod_sandbox_id=sandbox), parallel)
-
-
-def lives(peer: Peer, rounds: int, parallel: int, tag: str) -> None:
-    """`rounds` lives with `parallel` of them at a time, each over a connection of its own."""
-    clients = [peer.connect() for _ in range(parallel)]
+    if os.geteuid() != 0:
+        raise DevError("bench pods needs root: it makes namespaces, mounts and bridges")
+    plan = Plan(rounds, singles, parallel, pods, containers, many, NetworkKind(network))
+    machine = host()
+    root = Path(tempfile.mkdtemp(prefix="triptych-bench-"))
+    run = Run(plan, console(), root, Registry(root / "registry"))
     try:
-        with ThreadPoolExecutor(parallel) as pool:
-            work = [
-                pool.submit(one_life, clients[i % parallel], peer, f"{tag}-{i}", parallel)
-                for i in range(rounds)
-            ]
-            for item in work:
-                item.result()
+        with contextlib.ExitStack() as cleanup:
+            cleanup.callback(run.registry.stop)
+            cleanup.callback(bench_groups.remove_all)
+            for peer in _start(run, cleanup, only):
+                run.peers.append(peer)
+            _measure(run)
     finally:
-        for client in clients:
-            client.close()
+        shutil.rmtree(root, ignore_errors=True)
+    _report(run, machine)
 
 
-class Held:
-    """Pods with one container each that stay for the measurements of lists, stats and memory."""
+def _start(run: Run, cleanup: contextlib.ExitStack, only: Sequence[str]) -> Iterator[Peer]:
+    """Start every peer that is here and wanted, with the images pulled."""
+    run.registry.start()
+    pusher = Pusher(run.registry.host)
+    image = pusher.push("bench/busybox", "1", busybox_image())
+    pause = pusher.push("bench/pause", "1", _pause_image())
 
-    def __init__(self, peer: Peer, count: int, tag: str) -> None:
-        self._peer = peer
-        self._client = peer.connect()
-        self._sandboxes: list[str] = []
-        for index in range(count):
-            self._add(f"{tag}-{index}")
+    def wanted(name: str) -> bool:
+        return not only or any(name.startswith(beginning) for beginning in only)
 
-    def _add(self, name: str) -> None:
-        pod, stub = pod_config(name), self._client.stub
-        run = api_pb2.RunPodSandboxRequest(config=pod, runtime_handler=self._peer.handler)
-        sandbox = stub.RunPodSandbox(run, timeout=_DEADLINE).pod_sandbox_id
-        self._sandboxes.append(sandbox)
-        create = api_pb2.CreateContainerRequest(
-            pod_sandbox_id=sandbox, config=container_config(self._peer.image), sandbox_config=pod
-        )
-        container = stub.CreateContainer(create, timeout=_DEADLINE).container_id
-        stub.StartContainer(api_pb2.StartContainerRequest(container_id=container), timeout=_DEADLINE)
-
-    def fill(self, count: int) -> None:
-        """More containers that are created and never started, spread over the pods."""
-        stub = self._client.stub
-        for index in range(count):
-            sandbox = self._sandboxes[index % len(self._sandboxes)]
-            config = container_config(self._peer.image, f"filler-{index}")
-            create = api_pb2.CreateContainerRequest(
-                pod_sandbox_id=sandbox, config=config, sandbox_config=pod_config("filler")
-            )
-            stub.CreateContainer(create, timeout=_DEADLINE)
-
-    def time(self, name: str, request: Any, rounds: int, label: str) -> None:
-        for _ in range(rounds):
-            begun = time.perf_counter()
-            getattr(self._client.stub, name)(request, timeout=_DEADLINE)
-            spent = (time.perf_counter() - begun) * 1000
-            self._peer.timings.setdefault(label, {}).setdefault(1, []).append(spent)
-
-    def close(self) -> None:
-        stub = self._client.stub
-        for sandbox in self._sandboxes:
-            stub.StopPodSandbox(api_pb2.StopPodSandboxRequest(pod_sandbox_id=sandbox), timeout=_DEADLINE)
-            stub.RemovePodSandbox(api_pb2.RemovePodSandboxRequest(pod_sandbox_id=sandbox), timeout=_DEADLINE)
-        self._client.close()
+    if wanted(OURS):
+        yield _start_triptych(run, cleanup, image)
+    if wanted("by hand"):
+        network = conflist(run.plan.network, "floor", "tribenchf0", "10.101.0.0/16", run.root / "floor/ipam")
+        run.floor = Floor(run.root / "floor", network, plugin_directory())
+        cleanup.callback(run.floor.clean)
+        run.floor.prepare()
+    index = 0
+    for label, program in _containerds(run).items():
+        for runtime in ("crun", "runc"):
+            name = f"{label} {runtime}"
+            index += 1
+            if wanted(name):
+                peer = _start_containerd(run, cleanup, name, index, program, runtime, image, pause)
+                if peer is not None:
+                    yield peer
 
 
-def lists_and_memory(peer: Peer, pods: int, containers: int, rounds: int) -> dict[str, int]:
-    """Lists and stats with `pods` running, lists with `containers` in all; returns the memory at `pods`."""
-    held = Held(peer, pods, f"held-{peer.name.replace(' ', '-')}")
+def _containerds(run: Run) -> dict[str, str]:
+    programs = [path for path in (shutil.which("containerd"), os.environ.get(_NEWER)) if path]
+    if not programs:
+        run.say("containerd is not installed (apt install containerd): there is nothing to compare with")
+    found = {}
+    for path in programs:
+        version = Containerd(run.root, path, "", "", {}).version()
+        found[f"containerd {version}"] = path
+    return found
+
+
+def _start_triptych(run: Run, cleanup: contextlib.ExitStack, image: str) -> Peer:
+    runtime = {"cgroup_driver": "cgroupfs"}
+    stack = Stack(run.root / "stack", _NAME, "10.100.0.0/16", {"runtime": runtime})
+    cleanup.callback(stack.clean)
+    stack.write_configuration()
+    network = conflist(run.plan.network, _NAME, stack.bridge, stack.subnet, stack.root / "ipam")
+    stack.write_network(network)
+    stack.start()
+    with stack.images() as images:
+        _pull(images, image)
+
+    def memory() -> Mapping[str, Memory]:
+        daemons = {name: process.popen.pid for name, process in stack.processes.items()}
+        monitors = bench_memory.find(lambda text: "conmon" in text and f"{stack.state}/" in text)
+        inits = [pid for pid in bench_memory.children(daemons.values()) if pid not in monitors]
+        parts = {name: bench_memory.of_group([pid]) for name, pid in daemons.items()}
+        every = [*daemons.values(), *inits, *monitors]
+        return {
+            **parts,
+            "pods": bench_memory.of_group([*monitors, *inits]),
+            "all": bench_memory.of_group(every),
+        }
+
+    run.say("triptych: three daemons, crun")
+    return Peer(OURS, stack.socket("runtime"), image, run.root / "logs/triptych", memory)
+
+
+def _start_containerd(
+    run: Run,
+    cleanup: contextlib.ExitStack,
+    name: str,
+    index: int,
+    program: str,
+    runtime: str,
+    image: str,
+    pause: str,
+) -> Peer | None:
+    """A containerd that can run a pod here; None with a word when it cannot."""
+    root = run.root / f"c{index}"
+    subnet = f"10.{101 + index}.0.0/16"
+    network = conflist(run.plan.network, f"bench{index}", f"tribenchc{index}", subnet, root / "ipam")
+    daemon = Containerd(root, program, runtime, pause, network)
+    cleanup.callback(daemon.stop)
+    peer = Peer(name, daemon.socket, image, run.root / f"logs/{index}", daemon.memory)
     try:
-        memory = peer.memory()
-        held.time(
-            "ListContainerStats", api_pb2.ListContainerStatsRequest(), rounds, f"ListContainerStats {pods}"
-        )
-        held.time(
-            "ListPodSandboxStats",
-            api_pb2.ListPodSandboxStatsRequest(),
-            rounds,
-            f"ListPodSandboxStats {pods}",
-        )
-        held.time("ListPodSandbox", api_pb2.ListPodSandboxRequest(), rounds, f"ListPodSandbox {pods}")
-        held.fill(max(containers - pods, 0))
-        held.time("ListContainers", api_pb2.ListContainersRequest(), rounds, f"ListContainers {containers}")
-    finally:
-        held.close()
-    return memory
+        daemon.start()
+        with grpc.insecure_channel(f"unix:{daemon.socket}") as channel:
+            _pull(api_pb2_grpc.ImageServiceStub(channel), image)
+        with Held(peer, 1, "trial"):
+            run.say(name)
+    except (StackError, grpc.RpcError) as error:
+        reason = error.details() if isinstance(error, grpc.RpcError) else str(error)
+        run.say(f"{name}: left out, it cannot run a pod here: {reason}")
+        daemon.stop()
+        return None
+    return peer
 
 
-def quantile(values: Sequence[float], share: float) -> float:
-    """A quantile of few values, by the nearest rank."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, round(share * (len(ordered) - 1)))]
+def _pull(images: api_pb2_grpc.ImageServiceStub, image: str) -> None:
+    images.PullImage(api_pb2.PullImageRequest(image=api_pb2.ImageSpec(image=image)), timeout=120)
 
 
-def summary(peers: Sequence[Peer]) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
-    """operation -> concurrency -> peer -> p50 and p90 in milliseconds."""
-    result: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
-    for peer in peers:
-        for name, by_parallel in peer.timings.items():
-            for parallel, values in by_parallel.items():
-                cell = {"p50": round(statistics.median(values), 2), "p90": round(quantile(values, 0.9), 2)}
-                result.setdefault(name, {}).setdefault(str(parallel), {})[peer.name] = cell
-    return result
+def _pause_image() -> Any:
+    """A pause image for containerd: catatonit's pause mode, a static C program like Kubernetes' own."""
+    program = shutil.which("catatonit")
+    if program is None:
+        raise DevError("no catatonit: apt install catatonit")
+    layer = Layer().file("pause", Path(program).read_bytes(), 0o755)
+    return build([layer], {"Entrypoint": ["/pause", "-P"]})
 
 
-def rows(
-    results: dict[str, dict[str, dict[str, dict[str, float]]]],
-) -> Iterator[tuple[str, str, str, float, float]]:
-    """The summary, flat: operation, concurrency, peer, p50, p90."""
-    for name, by_parallel in results.items():
-        for parallel, by_peer in by_parallel.items():
-            for peer, cell in by_peer.items():
-                yield name, parallel, peer, cell["p50"], cell["p90"]
+def _measure(run: Run) -> None:
+    plan = run.plan
+    for peer in run.peers:  # what is only slow the first time
+        lives(peer, 1, "warm")
+    for turn in range(plan.rounds):
+        for parallel in plan.parallel:
+            run.say(f"round {turn + 1} of {plan.rounds}, {parallel} at a time")
+            for peer in _rotated(run.peers, turn):
+                for again in range(plan.singles if parallel == 1 else 1):
+                    lives(peer, parallel, f"r{turn}-{parallel}-{again}")
+            if run.floor is not None:
+                for again in range(plan.singles if parallel == 1 else 1):
+                    run.floor.lives(parallel, f"r{turn}-{parallel}-{again}")
+    for peer in run.peers if plan.containers else ():
+        run.say(f"lists of {plan.containers} containers, memory at {plan.pods} pods: {peer.name}")
+        _note_memory(run, peer, plan.pods, lists(peer, plan.pods, plan.containers, plan.rounds * 5))
+    for peer in run.peers if plan.many else ():
+        run.say(f"memory at {plan.many} pods: {peer.name}")
+        _note_memory(run, peer, plan.many, memory_at(peer, plan.many))
+
+
+def _rotated(peers: Sequence[Peer], turn: int) -> list[Peer]:
+    """The peers, another one first in every round."""
+    begin = turn % len(peers) if peers else 0
+    return [*peers[begin:], *peers[:begin]]
+
+
+def _note_memory(run: Run, peer: Peer, pods: int, found: Mapping[str, Memory]) -> None:
+    cell = {
+        part: {"pss_mb": round(memory.pss / 1e6, 1), "alone_mb": round(memory.alone / 1e6, 1)}
+        for part, memory in found.items()
+    }
+    run.memory.setdefault(str(pods), {})[peer.name] = cell
+
+
+def _report(run: Run, machine: Mapping[str, Any]) -> None:
+    timings = {peer.name: peer.timings for peer in run.peers}
+    floor = run.floor.timings if run.floor is not None else {}
+    results = bench_tables.summary(timings)
+    ratios = bench_tables.ratios(results, OURS)
+    by_hand = bench_tables.summary({"by hand": floor})
+    for table in bench_tables.life_tables(results, ratios):
+        run.console.print(table)
+    if by_hand:
+        run.console.print(bench_tables.floor_table(by_hand))
+    if run.memory:
+        run.console.print(bench_tables.memory_table(run.memory))
+        ratios["memory"] = bench_tables.memory_ratios(run.memory, OURS)
+    options = {"network": run.plan.network.value, "rounds": run.plan.rounds}
+    everything = {"life": results, "floor": by_hand, "memory_mb": run.memory, "options": options}
+    finish("pods", machine, everything, ratios)
