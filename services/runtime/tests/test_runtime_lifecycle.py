@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 
 import pytest
 from triptych_runtime.lifecycle import Flights, Undo, Waits
@@ -20,7 +21,7 @@ async def test_undo_runs_newest_first_and_survives_a_failing_step() -> None:
     with pytest.raises(ValueError, match="boom"):
         async with Undo("x") as undo:
             for name in ("first", "second", "third"):
-                undo.push(name, lambda name=name: note(name))
+                undo.push(name, functools.partial(note, name))
             raise ValueError("boom")
     assert order == ["third", "second", "first"]
 

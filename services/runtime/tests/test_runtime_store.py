@@ -65,8 +65,9 @@ async def test_look_up(tmp_path: Path) -> None:
     state = State(database)
     pods = [sandbox("aa" + "0" * 62), sandbox("ab" + "0" * 62), sandbox("c" * 64, SandboxPhase.CREATING)]
     one = container("d" * 64, pods[0].id)
-    for record in (*pods, one):
-        await state.save(record)
+    for pod in pods:
+        await state.save(pod)
+    await state.save(one)
     assert state.sandbox("aa") is pods[0]
     with pytest.raises(AmbiguousId):
         state.sandbox("a")

@@ -89,7 +89,12 @@ def test_sandbox_status_and_filter() -> None:
 
 def test_cache_follows_the_record() -> None:
     built: list[ContainerRecord] = []
-    cache: MessageCache[ContainerRecord, int] = MessageCache(lambda r: built.append(r) or len(built))
+
+    def build(item: ContainerRecord) -> int:
+        built.append(item)
+        return len(built)
+
+    cache: MessageCache[ContainerRecord, int] = MessageCache(build)
     one, two = record(), record(exit_code=1)
     assert [cache.get("a", one), cache.get("a", one), cache.get("a", two), cache.get("a", two)] == [
         1,
