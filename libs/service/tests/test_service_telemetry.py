@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import subprocess
 import sys
@@ -260,3 +261,28 @@ def test_instruments_without_a_backend_do_nothing_and_names_are_unique() -> None
     with pytest.raises(ValueError, match="triptych_x is declared twice"):
         metrics.counter("triptych_x", "X.")
     assert [i.name for i in metrics.instruments] == ["triptych_x", "triptych_y"]
+
+
+async def test_tracing_is_turned_on_and_off_by_a_reload(
+    start: Start, collector: tuple[Collector, str]
+) -> None:
+    received, endpoint = collector
+    peer = start(name="peer")
+    daemon = start(f'peer = "{peer.socket}"')
+    plain = daemon.config.read_text()
+    await list_images(daemon.socket, traceparent=f"00-{TRACE}-b7ad6b7169203331-01")
+    daemon.config.write_text(f'{plain}\n[telemetry]\nendpoint = "{endpoint}"\n')
+    daemon.process.send_signal(signal.SIGHUP)
+    await asyncio.to_thread(daemon.wait_for, "recording traces")
+    await list_images(daemon.socket, traceparent=f"00-{TRACE}-b7ad6b7169203331-01")
+    assert not received.spans, "still held back"
+    daemon.config.write_text(plain)
+    daemon.process.send_signal(signal.SIGHUP)
+    deadline = asyncio.get_running_loop().time() + 10
+    while not received.spans and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(0.02)
+    outer = received.named("runtime.v1.ImageService/ListImages")[1]
+    assert outer.parent_span_id.hex() == "b7ad6b7169203331"
+    await list_images(daemon.socket)
+    assert await asyncio.to_thread(daemon.stop) == 0
+    received.named("runtime.v1.ImageService/ListImages")

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Generic, NoReturn, TypeVar
 
@@ -100,7 +100,10 @@ class _Runner(Generic[S]):
             interceptor = ServerInterceptor(self._stopping)
             interceptor.endless.update(health.ENDLESS)
             server, metrics, statuses = _server(settings, interceptor), Metrics(), health.Health()
-            async with Tasks() as tasks, _telemetry(definition, settings, metrics, tasks, interceptor):
+            async with (
+                Tasks() as tasks,
+                _telemetry(definition, settings, metrics, tasks, interceptor) as turned_on,
+            ):
                 daemon = Daemon(
                     definition,
                     settings,
@@ -113,6 +116,7 @@ class _Runner(Generic[S]):
                     self._stopping,
                     socket.release,
                 )
+                daemon.on_reload(_retrace(definition, settings, turned_on))
                 health.add_to_server(server, statuses, daemon.service_names, definition.version)
                 self._handle_signals(asyncio.get_running_loop())
                 tasks.create_task(self._reloads(daemon), name="reloads")
@@ -196,22 +200,37 @@ async def _telemetry(
     metrics: Metrics,
     tasks: Tasks,
     interceptor: ServerInterceptor,
-) -> AsyncIterator[None]:
+) -> AsyncIterator[telemetry.Telemetry]:
     """Spans and metrics for the time of the context; nothing is imported or started when both are off."""
     turned_on = telemetry.start(definition.name, definition.version, settings, metrics)
     try:
         if metrics.recording:
             tasks.create_task(loop_metrics(metrics, interceptor), name="loop lag")
         if turned_on.registry is None:
-            yield
+            yield turned_on
             return
         from triptych_service import endpoint
 
         async with endpoint.serve(settings.metrics.address, turned_on.registry) as address:
             log.info("serving metrics", extra={"address": address})
-            yield
+            yield turned_on
     finally:
         await asyncio.to_thread(turned_on.shutdown)
+
+
+def _retrace(
+    definition: Definition[S], settings: S, turned_on: telemetry.Telemetry
+) -> Callable[[S], Awaitable[None]]:
+    """What a reload does to tracing: nothing unless `[telemetry]` changed."""
+    known = settings.telemetry
+
+    async def reloaded(changed: S) -> None:
+        nonlocal known
+        if changed.telemetry != known:
+            known = changed.telemetry
+            await asyncio.to_thread(turned_on.retrace, definition.name, definition.version, changed)
+
+    return reloaded
 
 
 def _server(settings: ServiceSettings, interceptor: ServerInterceptor) -> grpc.aio.Server:

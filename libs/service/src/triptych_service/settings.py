@@ -163,14 +163,21 @@ class TelemetrySettings(Table):
     endpoint: str = setting(
         "",
         "OTLP gRPC collector that spans go to, such as `http://127.0.0.1:4317`; empty turns tracing off "
-        "unless a standard `OTEL_EXPORTER_OTLP_ENDPOINT` is in the environment, which wins over this key.",
+        "unless a standard `OTEL_EXPORTER_OTLP_ENDPOINT` is in the environment, which wins over this key. "
+        "Metrics go on to the collector of the start.",
+        reload=Reload.LIVE,
     )
     sample_ratio: Annotated[float, msgspec.Meta(ge=0, le=1)] = setting(
         1.0,
         "Share of traces recorded when the caller has not decided; `OTEL_TRACES_SAMPLER` wins over it.",
+        reload=Reload.LIVE,
     )
-    headers: dict[str, str] = setting({}, "Headers sent to the collector with each export.")
-    resource: dict[str, str] = setting({}, "Resource attributes added to each span, such as a cluster name.")
+    headers: dict[str, str] = setting(
+        {}, "Headers sent to the collector with each export.", reload=Reload.LIVE
+    )
+    resource: dict[str, str] = setting(
+        {}, "Resource attributes added to each span, such as a cluster name.", reload=Reload.LIVE
+    )
     metrics: bool = setting(False, "Export metrics to the same collector too.")
     metrics_interval_seconds: Annotated[float, msgspec.Meta(ge=1)] = setting(
         30.0, "Seconds between two exports of metrics."

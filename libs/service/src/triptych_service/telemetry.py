@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from triptych_service import tracing
@@ -68,14 +68,26 @@ class Telemetry:
     """
 
     registry: CollectorRegistry | None = None
-    _providers: list[Any] = field(default_factory=list)
+    _traces: Any = None
+    _metrics: Any = None
+
+    def retrace(self, name: str, version: str, settings: ServiceSettings) -> None:
+        """Record traces as changed settings say; blocks until what was recorded before is sent."""
+        old, self._traces = self._traces, None
+        if wanted(settings).traces:
+            _start_traces(self, _resource(name, version, settings.telemetry), settings.telemetry)
+        else:
+            tracing.install(None)
+        if old is not None:
+            old.shutdown()
 
     def shutdown(self) -> None:
         """Flush and stop; blocks for as long as the exporters need, so call it in a thread."""
         tracing.install(None)
-        for provider in self._providers:
-            provider.shutdown()
-        self._providers.clear()
+        for provider in (self._traces, self._metrics):
+            if provider is not None:
+                provider.shutdown()
+        self._traces = self._metrics = None
 
 
 def start(name: str, version: str, settings: ServiceSettings, metrics: Metrics) -> Telemetry:
@@ -121,7 +133,7 @@ def _start_traces(telemetry: Telemetry, resource: Resource, settings: TelemetryS
     provider = TracerProvider(sampler=sampler, resource=resource, shutdown_on_exit=False)
     exporter = OTLPSpanExporter(**_exporter_arguments(settings, "TRACES"))
     provider.add_span_processor(BatchSpanProcessor(exporter))
-    telemetry._providers.append(provider)
+    telemetry._traces = provider
     tracing.install(provider.get_tracer("triptych"))
     log.info("recording traces", extra={"endpoint": settings.endpoint or "OTEL_EXPORTER_OTLP_ENDPOINT"})
 
@@ -164,5 +176,5 @@ def _start_metrics(
     from opentelemetry.sdk.metrics import MeterProvider
 
     provider = MeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=False)
-    telemetry._providers.append(provider)
+    telemetry._metrics = provider
     metrics.attach(provider.get_meter("triptych"))
