@@ -217,7 +217,9 @@ class Stack:
                     },
                 }
             case _:
-                return {**common, "state": str(self.state / "streaming")}
+                # A port of its own: instances that share one must share their sessions as well.
+                listen = f"127.0.0.1:{free_port()}"
+                return {**common, "state": str(self.state / "streaming"), "http": {"listen": listen}}
 
     def start(self, *daemons: str, env: Mapping[str, str] | None = None) -> None:
         """Start daemons (all by default) and wait until their sockets serve."""
