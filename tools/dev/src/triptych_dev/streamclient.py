@@ -97,7 +97,7 @@ class Stream:
         self.on_data = on_data
         self.reset: int | None = None
         self.ended = asyncio.Event()
-        self.replied: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.replied: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._buffer = bytearray()
         self._more = asyncio.Event()
 
@@ -112,7 +112,7 @@ class Stream:
         self.ended.set()
         self._more.set()
         if not self.replied.done():
-            self.replied.set_result(None)
+            self.replied.set_result(False)
 
     async def read(self) -> bytes:
         """What has come since the last read; b"" at the end."""
@@ -226,7 +226,7 @@ class SpdySession(asyncio.BufferedProtocol):
                 stream.take(event.data)
             elif isinstance(event, spdy.StreamReplied):
                 if not stream.replied.done():
-                    stream.replied.set_result(None)
+                    stream.replied.set_result(True)
             elif isinstance(event, spdy.StreamReset):
                 stream.reset = event.status
                 stream.end()
@@ -263,8 +263,8 @@ class SpdySession(asyncio.BufferedProtocol):
         self.flush()
         if wait:
             async with asyncio.timeout(_REPLY_SECONDS):
-                await stream.replied
-            if stream.reset is not None or self.closed.is_set():
+                accepted = await stream.replied
+            if not accepted:
                 raise StepFailed(f"stream {dict(headers)} was refused: {stream.reset}")
         return stream
 

@@ -81,9 +81,9 @@ class Connection:
             if not found.done():
                 found.set_result(None)
 
-        self._wire.on_data, self._wire.on_lost = on_data, on_lost
+        self._wire.listen(on_data, on_lost)
         if self._wire.lost:
-            return None
+            on_lost()
         try:
             async with asyncio.timeout(seconds):
                 return await found

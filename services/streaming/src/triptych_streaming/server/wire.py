@@ -15,6 +15,8 @@ not read any more."""
 # What arrives is used up before the call returns, so all connections of the event loop share one buffer.
 _RECEIVED = memoryview(bytearray(1 << 16))
 
+_EARLY = "early"
+
 
 def _ignore(data: memoryview) -> None:
     """Bytes of a session that has ended."""
@@ -39,7 +41,8 @@ class Wire(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._holds: set[object] = set()
-        self.on_data: Callable[[memoryview], None] = _ignore
+        self._early = bytearray()
+        self.on_data: Callable[[memoryview], None] = self._keep
         self.on_lost: Callable[[], None] = _nothing
         self.on_writable: Callable[[], None] = _nothing
         self.congested = False
@@ -91,6 +94,18 @@ class Wire(asyncio.BufferedProtocol):
         """The client's address, for logs."""
         name = self._transport.get_extra_info("peername") if self._transport else None
         return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else ""
+
+    def listen(self, on_data: Callable[[memoryview], None], on_lost: Callable[[], None]) -> None:
+        """Take the connection over; what came before (TLS reads ahead) is delivered at once."""
+        self.on_data, self.on_lost = on_data, on_lost
+        early, self._early = self._early, bytearray()
+        if early:
+            on_data(memoryview(early))
+        self.release(_EARLY)
+
+    def _keep(self, data: memoryview) -> None:
+        self._early += data
+        self.hold(_EARLY)
 
     def write(self, buffers: list[Buffer]) -> None:
         """Send in order. Nothing is refused: the caller stops when `congested`."""

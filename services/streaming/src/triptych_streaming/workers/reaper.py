@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 
 from triptych_linux import syscalls
 
 _PR_SET_CHILD_SUBREAPER = 36
-_INTERVAL = 10.0
+_INTERVAL = 1.0
 
 
 def become_subreaper() -> None:
@@ -46,10 +47,22 @@ def reap(pids: set[int]) -> None:
 
 
 async def reap_strays(interval: float = _INTERVAL) -> None:
-    """Reap children that were zombies at two looks in a row: an owner would not have taken that long."""
+    """Reap children that were zombies at two looks in a row: an owner would not have taken that long.
+
+    Looks only after a child has ended.
+    """
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_signal_handler(signal.SIGCHLD, ended.set)
     before: set[int] = set()
-    while True:
-        await asyncio.sleep(interval)
-        now = zombies()
-        reap(now & before)
-        before = now - before
+    try:
+        while True:
+            if not before:
+                await ended.wait()
+            ended.clear()
+            await asyncio.sleep(interval)
+            now = zombies()
+            reap(now & before)
+            before = now - before
+    finally:
+        loop.remove_signal_handler(signal.SIGCHLD)

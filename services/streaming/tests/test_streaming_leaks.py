@@ -1,0 +1,96 @@
+"""Nothing is left behind: after thousands of sessions the daemon is as it was."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+from triptych.streaming.v1 import streaming_pb2 as pb
+from triptych_dev import streamclient as client
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+FAST = 10_000
+EXECS = 300
+
+
+def counts(daemon) -> dict[str, int]:
+    """What a leak would make grow."""
+    process = Path(f"/proc/{daemon.pid}")
+    children = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            children += int(path.read_text().rpartition(")")[2].split()[1]) == daemon.pid
+        except OSError:
+            continue
+    return {
+        "descriptors": len(os.listdir(process / "fd")),
+        "threads": len(os.listdir(process / "task")),
+        "children": children,
+        "files": sum(len(files) + len(names) for _, names, files in os.walk(daemon.state)),
+        "terminals": len(os.listdir("/dev/pts")),
+    }
+
+
+def resident(daemon) -> int:
+    return int(Path(f"/proc/{daemon.pid}/statm").read_text().split()[1]) * 4096
+
+
+async def settled(daemon, expected: dict[str, int]) -> dict[str, int]:
+    """The counts, once they are back or some time has passed."""
+    for _ in range(100):
+        if counts(daemon) == expected:
+            break
+        await asyncio.sleep(0.1)
+    return counts(daemon)
+
+
+@pytest.mark.timeout(600)
+async def test_ten_thousand_sessions(start_streaming) -> None:
+    daemon = start_streaming("[timeouts]\nhangup = 0.5\n")
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    request = pb.OpenPortForwardRequest(target=pb.Target(pod_sandbox_id="p1"))
+
+    async def some(number: int) -> None:
+        for index in range(number):
+            async with client.portforward_spdy(daemon.stub.OpenPortForward(request).url) as forwarder:
+                pair = await forwarder.connect(port if index % 3 else 1)
+                if index % 2:
+                    await pair.data.read_all()
+
+    await asyncio.gather(*(some(50) for _ in range(20)))
+    await asyncio.sleep(1)
+    before, memory = counts(daemon), resident(daemon)
+    await asyncio.gather(*(some((FAST - 1000) // 20) for _ in range(20)))
+    assert await settled(daemon, before) == before
+    assert resident(daemon) - memory < 4 << 20
+    server.close()
+
+
+@pytest.mark.timeout(300)
+async def test_execs_with_and_without_terminal(start_streaming, container) -> None:
+    daemon = start_streaming("[timeouts]\nhangup = 0.2\n")
+
+    async def one(index: int) -> None:
+        tty, vanish, fail = bool(index & 1), index % 5 == 0, index % 7 == 0
+        command = ["/bin/nothing"] if fail else ["/bin/sh", "-c", "echo hello; read line"]
+        request = container.exec_request(*command, stdin=True, tty=tty)
+        async with client.remote_spdy(daemon.stub.OpenExec(request).url, stdin=True, tty=tty) as remote:
+            if vanish:
+                await asyncio.sleep(index % 4 * 0.01)
+                return
+            assert remote.stdin
+            await remote.stdin.write(b"\n")
+            await remote.stdin.close()
+            await remote.status()
+
+    for start in range(0, 40, 8):
+        await asyncio.gather(*(one(index) for index in range(start, start + 8)))
+    await asyncio.sleep(2)
+    before = counts(daemon)
+    for start in range(0, EXECS, 8):
+        await asyncio.gather(*(one(index) for index in range(start, start + 8)))
+    assert await settled(daemon, before) == before

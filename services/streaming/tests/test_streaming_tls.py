@@ -1,0 +1,158 @@
+"""TLS: versions, client certificates, and renewal without a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import ssl
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from triptych.streaming.v1 import streaming_pb2 as pb
+from triptych_dev import streamclient as client
+
+pytestmark = pytest.mark.integration
+
+FORWARD = pb.OpenPortForwardRequest(target=pb.Target(pod_sandbox_id="p1"))
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    certificate: Path
+    key: Path
+
+
+def make_pair(directory: Path, name: str, ca: Pair | None = None) -> Pair:
+    """A certificate for 127.0.0.1, self-signed or by an authority."""
+    pair = Pair(directory / f"{name}.pem", directory / f"{name}.key")
+    command = [
+        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+        "-days", "2", "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1",
+        "-keyout", str(pair.key), "-out", str(pair.certificate),
+    ]  # fmt: skip
+    if ca is not None:
+        command += ["-CA", str(ca.certificate), "-CAkey", str(ca.key)]
+        command += ["-addext", "basicConstraints=critical,CA:FALSE"]
+    subprocess.run(command, check=True, capture_output=True)
+    return pair
+
+
+def trusting(pair: Pair, own: Pair | None = None) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(pair.certificate))
+    if own is not None:
+        context.load_cert_chain(own.certificate, own.key)
+    return context
+
+
+async def works(daemon, context: ssl.SSLContext) -> str:
+    """Opens a session; gives the TLS version."""
+    url = daemon.stub.OpenPortForward(FORWARD).url
+    assert url.startswith("https://")
+    async with client.portforward_spdy(url, tls=context) as forwarder:
+        forwarder.session.connection.ping()
+        forwarder.session.flush()
+        assert forwarder.session.transport
+        tls = forwarder.session.transport.get_extra_info("ssl_object")
+        return str(tls.version())
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1")
+async def test_sessions_and_versions(start_streaming, tmp_path: Path) -> None:
+    pair = make_pair(tmp_path, "server")
+    daemon = start_streaming(f'[tls]\ncertificate = "{pair.certificate}"\nkey = "{pair.key}"\n')
+    assert await works(daemon, trusting(pair)) == "TLSv1.3"
+    old = trusting(pair)
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    assert await works(daemon, old) == "TLSv1.2"
+    ancient = trusting(pair)
+    ancient.minimum_version = ancient.maximum_version = ssl.TLSVersion.TLSv1_1
+    ancient.set_ciphers("ALL:@SECLEVEL=0")
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        await works(daemon, ancient)
+
+
+async def test_much_data_both_ways(start_streaming, container, tmp_path: Path) -> None:
+    pair = make_pair(tmp_path, "server")
+    daemon = start_streaming(f'[tls]\ncertificate = "{pair.certificate}"\nkey = "{pair.key}"\n')
+    data = bytes(range(256)) * 20_000
+    url = daemon.stub.OpenExec(container.exec_request("/bin/cat", stdin=True)).url
+    result = await client.exec_spdy(url, data, tls=trusting(pair))
+    assert result.stdout == data and result.exit_code == 0
+    url = daemon.stub.OpenExec(container.exec_request("/bin/cat", stdin=True)).url
+    result = await client.exec_websocket(url, data, tls=trusting(pair))
+    assert result.stdout == data and result.exit_code == 0
+
+
+async def test_client_certificates(start_streaming, tmp_path: Path) -> None:
+    pair, authority = make_pair(tmp_path, "server"), make_pair(tmp_path, "authority")
+    kubelet, stranger = make_pair(tmp_path, "kubelet", authority), make_pair(tmp_path, "stranger")
+    daemon = start_streaming(
+        f'[tls]\ncertificate = "{pair.certificate}"\nkey = "{pair.key}"\n'
+        f'client_ca = "{authority.certificate}"\n'
+    )
+    assert await works(daemon, trusting(pair, kubelet))
+    for context in (trusting(pair), trusting(pair, stranger)):
+        with pytest.raises(Exception, match=r"(?i)certificate|closed|reset|alert"):
+            await works(daemon, context)
+
+
+@pytest.mark.parametrize("by_signal", [True, False])
+async def test_renewed_certificates_are_taken(start_streaming, tmp_path: Path, by_signal: bool) -> None:
+    pair = make_pair(tmp_path, "server")
+    daemon = start_streaming(f'[tls]\ncertificate = "{pair.certificate}"\nkey = "{pair.key}"\n')
+    before = trusting(pair)
+    assert await works(daemon, before)
+    if by_signal:
+        pair.certificate.write_text("nothing\n")
+        daemon.process.send_signal(signal.SIGHUP)
+        assert await until_logged(daemon, "failed to take its settings")
+        assert await works(daemon, before)
+    make_pair(tmp_path, "server")
+    after = trusting(pair)
+    if by_signal:
+        daemon.process.send_signal(signal.SIGHUP)
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            assert await works(daemon, after)
+            break
+        except ssl.SSLError:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.2)
+    with pytest.raises(ssl.SSLError):
+        await works(daemon, before)
+
+
+async def until_logged(daemon, text: str) -> bool:
+    for _ in range(250):
+        if text in daemon.log.read_text():
+            return True
+        await asyncio.sleep(0.02)
+    return False
+
+
+async def test_sighup_changes_limits(start_streaming, tmp_path: Path) -> None:
+    daemon = start_streaming("[timeouts]\ntoken = 60\n")
+    config = tmp_path / "s0.toml"
+    config.write_text(config.read_text().replace("token = 60", "token = 5"))
+    daemon.process.send_signal(signal.SIGHUP)
+    assert await until_logged(daemon, "setting changed")
+    opened = daemon.stub.OpenPortForward(FORWARD)
+    assert 3e9 < opened.expires_at - time.time_ns() <= 5e9
+
+
+@pytest.mark.parametrize(
+    ("tls", "message"),
+    [
+        ('key = "/nowhere"', "need tls.certificate"),
+        ('certificate = "/nowhere"', "certificate /nowhere"),
+        ('certificate = "/dev/null"\nkey = "/dev/null"', "certificate /dev/null"),
+    ],
+)
+def test_unfit_files_stop_the_start(start_streaming, tls: str, message: str) -> None:
+    daemon = start_streaming(f"[tls]\n{tls}\n", wait=False)
+    assert daemon.process.wait(20) == 1
+    assert message in daemon.log.read_text()
