@@ -92,8 +92,10 @@ def test_what_does_not_run(host: str, other: str) -> None:
 
 
 def entry(text: str | None, name: str = "") -> Descriptor:
-    parts = (text or "").split("/")
-    platform = PlatformSpec(parts[1], parts[0], variant=(parts[2:] or [None])[0]) if text else None
+    platform = None
+    if text:
+        system, architecture, *variant = text.split("/")
+        platform = PlatformSpec(architecture, system, variant=variant[0] if variant else None)
     return Descriptor(MediaType.OCI_MANIFEST, Digest.of((name or str(text)).encode()), 1, platform=platform)
 
 

@@ -81,6 +81,8 @@ class FakeRegistry:
 
     A hook that returns False passes the request on; one that raises ConnectionAbortedError ends the
     connection.
+
+    :ivar deaf_to: method whose requests are never read beyond the head.
     """
 
     host: str
@@ -90,6 +92,7 @@ class FakeRegistry:
     seen: list[Seen] = field(default_factory=list)
     hooks: list[tuple[str, Handler]] = field(default_factory=list)
     ranges: bool = True
+    deaf_to: str = ""
 
     @property
     def url(self) -> str:
@@ -155,6 +158,8 @@ class FakeRegistry:
         for line in filter(None, head[1:]):
             name, _, value = line.partition(":")
             headers[name.strip().lower()] = value.strip()
+        if method == self.deaf_to:
+            await asyncio.sleep(60)
         body = await wire.reader.readexactly(int(headers.get("content-length", "0")))
         seen = Seen(method, target, headers, body)
         self.seen.append(seen)

@@ -503,7 +503,7 @@ async def test_nothing_secret_is_logged(
     serve: Any, client_for: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     registry = await serve()
-    answers = [(503, {}), {"token": "t0ken-value"}]
+    answers: list[Any] = [(503, {}), {"token": "t0ken-value"}]
     registry.add_image(b"layer")
     demand(registry, bearer(registry), lambda sent: sent == "Bearer t0ken-value")
     token_server(registry, *answers)

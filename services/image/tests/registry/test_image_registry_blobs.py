@@ -179,7 +179,7 @@ async def test_resuming_goes_on_at_the_next_host(
     mirror, upstream = await serve(), await serve()
     data = noise(MIB)
     upstream.add_blob(data)
-    broken = []
+    broken: list[int] = []
 
     async def breaks(seen: Any, wire: Any) -> None:
         if broken:
@@ -384,8 +384,9 @@ async def test_iterator_left_early_stops_the_download(serve: Any, client_for: An
     assert len(asyncio.all_tasks()) <= 3
 
 
-async def throttled(registry: Any, data: bytes, rate: int) -> None:
-    """Serve a blob at a rate per connection, ranges included."""
+async def throttled(registry: Any, data: bytes, rate: int) -> list[int]:
+    """Serve a blob at a rate per connection, ranges included; returns how many ran at once, and at most."""
+    running = [0, 0]
 
     async def slow(seen: Any, wire: Any) -> None:
         start, _, end = seen.headers.get("range", "bytes=0-").removeprefix("bytes=").partition("-")
@@ -394,11 +395,17 @@ async def throttled(registry: Any, data: bytes, rate: int) -> None:
         ranged = "range" in seen.headers
         status = f"206 P\r\n{head}" if ranged else "200 OK\r\nAccept-Ranges: bytes\r\n"
         await wire.raw(f"HTTP/1.1 {status}Content-Length: {len(part)}\r\n\r\n".encode())
-        for position in range(0, len(part), rate // 20):
-            await wire.raw(part[position : position + rate // 20])
-            await asyncio.sleep(0.05)
+        running[0] += 1
+        running[1] = max(running)
+        try:
+            for position in range(0, len(part), rate // 20):
+                await wire.raw(part[position : position + rate // 20])
+                await asyncio.sleep(0.05)
+        finally:
+            running[0] -= 1
 
     registry.hook("/blobs/", slow)
+    return running
 
 
 @pytest.mark.parametrize("way", ["iterator", "descriptor"])
@@ -407,10 +414,9 @@ async def test_slow_host_is_asked_over_several_connections(
 ) -> None:
     registry = await serve()
     data = noise(6 * MIB + 321)
-    await throttled(registry, data, MIB)
+    running = await throttled(registry, data, MIB)
     client = client_for(chunk_bytes=256 << 10, parallel_chunks=4)
     counted: list[int] = []
-    started = asyncio.get_running_loop().time()
     if way == "iterator":
         found = await read(client, registry, descriptor(data), progress=counted.append)
     else:
@@ -418,7 +424,8 @@ async def test_slow_host_is_asked_over_several_connections(
     assert found == data
     assert sum(counted) == len(data)
     assert len(registry.seen) > 10
-    assert asyncio.get_running_loop().time() - started < 4.5
+    # The first connection may linger at the server after it was cut short.
+    assert 3 <= running[1] <= 5
 
 
 async def test_ranges_that_stop_working_fall_back_to_one_connection(

@@ -55,7 +55,7 @@ async def start_registry(tmp_path: Path) -> AsyncIterator[Start]:
         )
         for _ in range(200):
             try:
-                with socket.create_connection(tuple(host.split(":")), timeout=1):
+                with socket.create_connection(("127.0.0.1", int(host.rpartition(":")[2])), timeout=1):
                     return host
             except OSError:
                 await asyncio.sleep(0.05)

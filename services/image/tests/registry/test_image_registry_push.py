@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from triptych_image.registry import (
     ContentMismatch,
     ContentNotFound,
     Credentials,
+    RegistryUnavailable,
     UnexpectedResponse,
 )
 from triptych_oci import Descriptor, Digest, MediaType, Reference
@@ -192,3 +194,21 @@ async def test_push_host_needs_the_capability(client_for: Any, hosts_toml: Any, 
     async with client_for().repository(Reference.parse("registry.example/app")) as repository:
         with pytest.raises(ContentNotFound, match="no host is configured"):
             await repository.has_blob(blob_of(noise(1)))
+
+
+async def test_upload_that_nobody_reads_ends(serve: Any, client_for: Any, noise: Any) -> None:
+    registry = await serve()
+    accept_uploads(registry)
+    data = noise(1_000_000)
+
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield data
+
+    registry.deaf_to = "PUT"
+    blob = Descriptor(MediaType.OCI_LAYER, Digest.of(b"x"), 1 << 40)
+    client = client_for(attempts=1)
+    async with client.repository(Reference.parse(f"{registry.host}/app")) as repository:
+        async with asyncio.timeout(10):
+            with pytest.raises(RegistryUnavailable, match="timed out"):
+                await repository.push_blob(blob, endless)

@@ -7,6 +7,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from triptych_errors import Code, TriptychError
 from triptych_image.registry import (
     AccessDenied,
@@ -481,3 +483,81 @@ async def test_no_referrers(serve: Any, client_for: Any) -> None:
     subject = registry.add_image(b"layer")
     async with client_for().repository(Reference.parse(f"{registry.host}/app")) as repository:
         assert await repository.referrers(subject) == []
+
+
+answers = st.one_of(
+    st.binary(max_size=300),
+    st.binary(max_size=200).map(lambda rest: b"HTTP/1.1 200 OK\r\n" + rest + b"\r\n\r\n"),
+    st.tuples(
+        st.sampled_from([100, 200, 204, 206, 301, 304, 401, 404, 416, 429, 500, 999]),
+        st.lists(
+            st.tuples(
+                st.sampled_from(
+                    [
+                        "Content-Length",
+                        "Transfer-Encoding",
+                        "Location",
+                        "Retry-After",
+                        "WWW-Authenticate",
+                        "Docker-Content-Digest",
+                        "Connection",
+                    ]
+                ),
+                st.sampled_from(
+                    ["0", "5", "-1", "chunked", "", "close", "Basic", "/", "http://[", "9" * 30]
+                ),
+            ),
+            max_size=3,
+        ),
+        st.binary(max_size=50),
+    ).map(
+        lambda parts: (
+            b"HTTP/1.1 %d X\r\n" % parts[0]
+            + b"".join(f"{name}: {value}\r\n".encode() for name, value in parts[1])
+            + b"\r\n"
+            + parts[2]
+        )
+    ),
+)
+
+
+async def test_any_answer_ends_in_an_error_of_ours(serve: Any, client_for: Any) -> None:
+    registry = await serve()
+    client = client_for(attempts=1, response_seconds=0.3, stall_seconds=0.2)
+    current = [b""]
+
+    async def answer(seen: Any, wire: Any) -> None:
+        await wire.raw(current[0])
+        wire.writer.close()
+
+    registry.hook("/v2/", answer)
+    loop = asyncio.get_running_loop()
+
+    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(answers)
+    def every(data: bytes) -> None:
+        current[0] = data
+        attempt = asyncio.run_coroutine_threadsafe(resolve(client, f"{registry.host}/app"), loop)
+        with pytest.raises(TriptychError):
+            attempt.result(timeout=10)
+
+    await asyncio.to_thread(every)
+
+
+async def test_connections_to_a_host_are_limited(serve: Any, client_for: Any) -> None:
+    registry = await serve()
+    registry.add_image(b"layer")
+    now = [0]
+    most = [0]
+
+    async def slow(seen: Any, wire: Any) -> bool:
+        now[0] += 1
+        most[0] = max(most[0], now[0])
+        await asyncio.sleep(0.05)
+        now[0] -= 1
+        return False
+
+    registry.hook("/v2/", slow)
+    client = client_for(connections_per_host=2)
+    await asyncio.gather(*(resolve(client, f"{registry.host}/app") for _ in range(8)))
+    assert most == [2]

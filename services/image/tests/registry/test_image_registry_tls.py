@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from triptych_image.registry import InvalidHostsConfig, RegistryUnavailable
+from triptych_image.registry import InvalidHostsConfig, RegistryUnavailable, UnexpectedResponse
 from triptych_oci import Descriptor, MediaType, Reference
 
 
@@ -234,3 +234,24 @@ async def test_proxy_that_refuses(client_for: Any, monkeypatch: pytest.MonkeyPat
     with pytest.raises(RegistryUnavailable, match="CONNECT refused: HTTP/1.1 407"):
         await resolve(client_for(proxy_environment=True, attempts=1), "registry.example/app")
     proxy.close()
+
+
+@pytest.mark.parametrize("what", ["manifest", "blob"])
+async def test_redirect_out_of_tls_is_for_what_a_digest_vouches_for(
+    serve: Any, client_for: Any, hosts_toml: Any, certificates: Any, what: str
+) -> None:
+    registry, plain = await serve(tls=certificates.server_context()), await serve()
+    plain.add_image(b"layer")
+    hosts_toml(registry.host, f'server = "{registry.url}"\nca = "{certificates.ca}"\n')
+
+    async def redirect(seen: Any, wire: Any) -> None:
+        await wire.reply(307, Location=f"{plain.url}{seen.target}")
+
+    registry.hook("/v2/", redirect)
+    if what == "manifest":
+        with pytest.raises(UnexpectedResponse, match="redirects from https to http"):
+            await resolve(client_for(), f"{registry.host}/app")
+        return
+    blob = Descriptor(MediaType.OCI_CONFIG, plain.add_blob(b"content"), len(b"content"))
+    async with client_for().repository(Reference.parse(f"{registry.host}/app")) as repository:
+        assert await repository.fetch_blob(blob) == b"content"

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from triptych_oci import Descriptor, Digest, InvalidDigest, PlatformMatcher, Reference
+from triptych_service.tracing import span
 
 from triptych_image.registry import manifests, push
 from triptych_image.registry.blobs import BlobSource
@@ -80,7 +81,10 @@ class Repository:
                     )
             return await manifests.get_manifest(endpoint, selector, expected, self._settings, what)
 
-        return await self._over_hosts(wanted, what, attempt)
+        with span("registry resolve", image=what) as step:
+            found = await self._over_hosts(wanted, what, attempt)
+            step.set("host", found.host)
+        return found
 
     async def fetch_manifest(self, descriptor: Descriptor) -> Resolved:
         """A manifest or index by digest; size and digest verified, parsed."""
@@ -170,7 +174,9 @@ class Repository:
         """
         source = self._source(descriptor)
         sink = DescriptorSink(fd)
-        await Transfer(source, sink, self._client.chunk_memory, offset=offset, progress=progress).run()
+        with span("registry fetch", digest=descriptor.digest, bytes=descriptor.size - offset) as step:
+            await Transfer(source, sink, self._client.chunk_memory, offset=offset, progress=progress).run()
+            step.set("host", source.host)
         self._served[descriptor.digest] = source.host
         return BlobStats(descriptor.size - offset, source.host, source.requests, sink.spliced)
 

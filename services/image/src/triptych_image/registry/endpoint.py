@@ -45,17 +45,19 @@ class Endpoint:
         actions: str = PULL,
         also: str = "",
         body: OpenBody | None = None,
+        keep_tls: bool = False,
     ) -> Response:
         """Send a request, answering one challenge; any other status is the caller's.
 
         :param actions: what the token must allow in this repository.
         :param also: one more scope (of the repository that a blob is mounted from).
+        :param keep_tls: refuse redirects from https to http.
         :raises AttemptFailed: when no answer comes or there is no way in.
         """
         scope = f"repository:{self.path}:{actions}" + (f" {also}" if also else "")
         authorization = await self.authorizer.header(self.host, scope)
         for last in (False, True):
-            request = Request(method, url, headers, authorization, body() if body else None)
+            request = Request(method, url, headers, authorization, body() if body else None, keep_tls)
             response = await self.http.send(self.host.link, request)
             if last or response.status != 401 or response.origin != self.host.link.origin:
                 return response

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
-from urllib.parse import urljoin
 
 from triptych_oci import (
     Descriptor,
@@ -25,6 +24,7 @@ from triptych_image.registry.endpoint import Endpoint
 from triptych_image.registry.errors import ContentMismatch
 from triptych_image.registry.failures import AttemptFailed, Failure
 from triptych_image.registry.http import Response
+from triptych_image.registry.http.origin import BadUrl, join
 from triptych_image.registry.replies import failure_of
 from triptych_image.registry.settings import RegistrySettings
 from triptych_image.registry.stall import StallGuard
@@ -58,7 +58,7 @@ async def get_manifest(
     :raises AttemptFailed: when this host does not serve it rightly.
     """
     url = endpoint.url(f"manifests/{selector}")
-    response = await endpoint.send("GET", url, headers=(("Accept", ACCEPT),))
+    response = await endpoint.send("GET", url, headers=(("Accept", ACCEPT),), keep_tls=expected is None)
     async with response:
         if response.status != 200:
             raise await failure_of(response, "manifest")
@@ -98,7 +98,7 @@ async def head_manifest(endpoint: Endpoint, selector: str) -> tuple[Digest, str]
     Registries count GETs of manifests as pulls (Docker Hub limits them), HEADs not.
     """
     url = endpoint.url(f"manifests/{selector}")
-    response = await endpoint.send("HEAD", url, headers=(("Accept", ACCEPT),))
+    response = await endpoint.send("HEAD", url, headers=(("Accept", ACCEPT),), keep_tls=True)
     async with response:
         if response.status != 200:
             return None
@@ -182,7 +182,7 @@ async def get_referrers(
     url = endpoint.url(f"referrers/{digest}", query)
     found: list[Descriptor] = []
     for _ in range(_MAX_PAGES):
-        response = await endpoint.send("GET", url, headers=(("Accept", MediaType.OCI_INDEX),))
+        response = await endpoint.send("GET", url, headers=(("Accept", MediaType.OCI_INDEX),), keep_tls=True)
         async with response:
             if response.status in (404, 405, 406, 501):
                 return None
@@ -194,7 +194,10 @@ async def get_referrers(
         following = _NEXT.search(response.head.get(b"link"))
         if following is None:
             break
-        url = urljoin(url, following[1])
+        try:
+            url = join(url, following[1])
+        except BadUrl as error:
+            raise AttemptFailed(Failure.PROTOCOL, endpoint.host.name, f"referrers: {error}") from None
     return found
 
 

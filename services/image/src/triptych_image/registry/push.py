@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
+from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from triptych_oci import Descriptor, Digest
 
 from triptych_image.registry.endpoint import PUSH, Endpoint
 from triptych_image.registry.failures import AttemptFailed, Failure
 from triptych_image.registry.http import Response
+from triptych_image.registry.http.origin import BadUrl, join
 from triptych_image.registry.replies import failure_of
 from triptych_image.registry.types import Progress
 
@@ -83,7 +84,10 @@ def _location(response: Response, url: str) -> str:
     location = response.head.get(b"location")
     if not location:
         raise AttemptFailed(Failure.PROTOCOL, response.host, "upload started without a Location")
-    return urljoin(url, location)
+    try:
+        return join(url, location)
+    except BadUrl as error:
+        raise AttemptFailed(Failure.PROTOCOL, response.host, f"upload: {error}") from None
 
 
 async def put_manifest(endpoint: Endpoint, data: bytes, media_type: str, selector: str) -> Digest:

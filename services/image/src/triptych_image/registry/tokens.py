@@ -26,6 +26,7 @@ from triptych_image.registry.keyring import Keyring
 from triptych_image.registry.replies import failure_of
 
 _CLIENT_ID: Final = "triptych"
+_MAX_REMEMBERED: Final = 256
 _MAX_ANSWER: Final = 256 << 10
 _DEFAULT_LIFE: Final = 60.0
 _EARLY: Final = 10.0
@@ -102,12 +103,19 @@ class Authorizer:
             for challenge in challenges:
                 if challenge.scheme == "bearer" and challenge.parameters.get("realm"):
                     self._refuse(state, refused)
-                    state.challenge = self._remembered[host.base] = challenge
+                    state.challenge = challenge
+                    self._remember(host, challenge)
                     state.scopes[scope] = challenge.parameters.get("scope") or scope
                     return await self._bearer(host, state, state.scopes[scope])
                 if challenge.scheme == "basic":
                     return await self._basic(host, state, refused)
         raise self._denied(host, "it offers no way to authenticate that is supported")
+
+    def _remember(self, host: Host, challenge: Challenge) -> None:
+        self._remembered.pop(host.base, None)
+        while len(self._remembered) >= _MAX_REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
+        self._remembered[host.base] = challenge
 
     def _refuse(self, state: _State, refused: str) -> None:
         state.header = "" if state.header == refused else state.header
@@ -192,7 +200,7 @@ def _get(realm: str, service: str, scope: str, credentials: Credentials | None) 
     if credentials is not None and credentials.username:
         url = urlunsplit(parts._replace(query=urlencode([*query, ("account", credentials.username)])))
         authorization = _basic_header(credentials)
-    return Request("GET", url, authorization=authorization)
+    return Request("GET", url, authorization=authorization, keep_tls=True)
 
 
 def _oauth(realm: str, service: str, scope: str, refresh_token: str) -> Request:
@@ -208,7 +216,7 @@ def _oauth(realm: str, service: str, scope: str, refresh_token: str) -> Request:
         ("Content-Type", "application/x-www-form-urlencoded"),
         ("Content-Length", str(len(data))),
     )
-    return Request("POST", realm, headers, body=_once(data))
+    return Request("POST", realm, headers, body=_once(data), keep_tls=True)
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

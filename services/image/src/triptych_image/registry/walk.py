@@ -42,7 +42,9 @@ class HostHealth:
         self._until: dict[str, float] = {}
 
     def penalise(self, host: Host, seconds: float) -> None:
-        self._until[host.base] = time.monotonic() + seconds
+        now = time.monotonic()
+        self._until = {base: until for base, until in self._until.items() if until > now}
+        self._until[host.base] = now + seconds
 
     def forgive(self, host: Host) -> None:
         self._until.pop(host.base, None)

@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from typing import Final
-from urllib.parse import urljoin
 
 from triptych_image.registry.failures import AttemptFailed, Failure
 from triptych_image.registry.http.connection import ClosedEarly, Connection, Head, Headers
-from triptych_image.registry.http.origin import BadUrl, Origin
+from triptych_image.registry.http.origin import BadUrl, Origin, join
 from triptych_image.registry.http.pool import Pool, Route
 from triptych_image.registry.http.response import Response
 from triptych_image.registry.http.tls import DEFAULT_TLS, TlsConfig
@@ -43,6 +42,7 @@ class Request:
 
     :param authorization: value of Authorization; sent to the link's own origin only.
     :param body: bytes to send, with `content-length` among the headers.
+    :param keep_tls: refuse a redirect from https to http; for answers that no digest vouches for.
     """
 
     method: str
@@ -50,6 +50,7 @@ class Request:
     headers: tuple[tuple[str, str], ...] = ()
     authorization: str = field(default="", repr=False)
     body: AsyncIterator[bytes] | None = field(default=None, repr=False)
+    keep_tls: bool = False
 
 
 class HttpClient:
@@ -86,7 +87,18 @@ class HttpClient:
             seen += 1
             if seen > _MAX_REDIRECTS:
                 raise AttemptFailed(Failure.PROTOCOL, host, f"more than {_MAX_REDIRECTS} redirects")
-            request = replace(request, url=urljoin(request.url, location))
+            request = replace(request, url=self._following(link, request, response, location))
+
+    def _following(self, link: Link, request: Request, response: Response, location: str) -> str:
+        """Where a redirect leads to."""
+        try:
+            url = join(request.url, location)
+        except BadUrl as error:
+            raise AttemptFailed(Failure.PROTOCOL, response.host, f"redirect: {error}") from None
+        leaves_tls = response.origin.scheme == "https" and url.lower().startswith("http:")
+        if request.keep_tls and leaves_tls and not link.fallback:
+            raise AttemptFailed(Failure.PROTOCOL, response.host, "redirects from https to http")
+        return url
 
     async def _send_once(self, link: Link, request: Request) -> Response:
         try:
@@ -121,12 +133,15 @@ class HttpClient:
     async def _exchange(
         self, connection: Connection, request: Request, target: str, headers: Headers
     ) -> Head:
-        seconds = self.settings.response_seconds
+        # A registry may need long to store what was uploaded.
+        uploads = request.body is not None
+        seconds = self.settings.no_progress_seconds if uploads else self.settings.response_seconds
         try:
-            if request.body is not None:
-                await connection.send(request.method, target, headers, request.body)
+            if uploads:
+                stall = self.settings.stall_seconds
+                await connection.send(request.method, target, headers, request.body, stall)
             async with asyncio.timeout(seconds):
-                if request.body is None:
+                if not uploads:
                     await connection.send(request.method, target, headers)
                 return await connection.receive_head()
         except TimeoutError:

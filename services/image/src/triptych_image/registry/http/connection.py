@@ -55,9 +55,16 @@ class Connection:
         self.protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
 
     async def send(
-        self, method: str, target: str, headers: Headers, body: AsyncIterator[bytes] | None = None
+        self,
+        method: str,
+        target: str,
+        headers: Headers,
+        body: AsyncIterator[bytes] | None = None,
+        stall_seconds: float | None = None,
     ) -> None:
         """Send a request.
+
+        :param stall_seconds: how long a piece of the body may take.
 
         :raises ClosedEarly: when a kept connection turns out to be closed and there is no body.
         :raises AttemptFailed: BROKEN.
@@ -70,7 +77,7 @@ class Connection:
         try:
             await self.stream.send_all(head or b"")
             if body is not None:
-                await self._send_body(body)
+                await self._send_body(body, stall_seconds)
             await self.stream.send_all(self.protocol.send(h11.EndOfMessage()) or b"")
         except OSError as error:
             if body is None and self.reused:
@@ -79,10 +86,11 @@ class Connection:
             if body is None or not isinstance(error, ConnectionError):
                 raise broken(self.host, error) from None
 
-    async def _send_body(self, body: AsyncIterator[bytes]) -> None:
+    async def _send_body(self, body: AsyncIterator[bytes], stall_seconds: float | None) -> None:
         async for chunk in body:
             for piece in self.protocol.send_with_data_passthrough(h11.Data(data=chunk)) or []:
-                await self.stream.send_all(piece)
+                async with asyncio.timeout(stall_seconds):
+                    await self.stream.send_all(piece)
 
     async def receive_head(self) -> Head:
         """Read the response's head, skipping 1xx ones.

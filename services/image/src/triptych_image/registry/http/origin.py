@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 from typing import Final, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 _PORTS: Final = {"http": 80, "https": 443}
 _MAX_URL: Final = 16 << 10
@@ -70,6 +70,17 @@ class Origin:
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.authority}"
+
+
+def join(base: str, location: str) -> str:
+    """A URL that may be relative to another one.
+
+    :raises BadUrl: when it is malformed.
+    """
+    try:
+        return urljoin(base, location)
+    except ValueError as error:
+        raise BadUrl(str(error)) from None
 
 
 def is_loopback(host: str) -> bool:

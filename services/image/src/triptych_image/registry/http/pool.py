@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections import defaultdict
 from dataclasses import dataclass
 
 from triptych_image.registry.failures import AttemptFailed, Failure
@@ -32,6 +31,14 @@ class Route:
     fallback: bool
 
 
+@dataclass(slots=True)
+class _Limit:
+    """How many connections a host may still have, and how many have one or wait for one."""
+
+    permits: asyncio.Semaphore
+    users: int = 0
+
+
 class Pool:
     """Hands out connections and takes them back."""
 
@@ -40,13 +47,10 @@ class Pool:
         self._contexts = TlsContexts()
         self._idle: dict[Route, list[Connection]] = {}
         self._routes: dict[Connection, Route] = {}
-        self._limits: defaultdict[Origin, asyncio.Semaphore] = defaultdict(self._limit)
+        self._limits: dict[Origin, _Limit] = {}
         self._plain: dict[Origin, float] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
-
-    def _limit(self) -> asyncio.Semaphore:
-        return asyncio.Semaphore(self.settings.connections_per_host)
 
     def proxy(self, origin: Origin) -> Proxy | None:
         """The proxy that an origin is reached through."""
@@ -58,17 +62,39 @@ class Pool:
         :param fresh: do not take a kept one.
         :raises AttemptFailed: UNREACHABLE or UNTRUSTED.
         """
-        limit = self._limits[route.origin]
-        await limit.acquire()
+        await self._enter(route.origin)
         try:
             connection = None if fresh else self._kept(route)
             if connection is None:
                 connection = await self._open(route)
         except BaseException:
-            limit.release()
+            self._leave(route.origin)
             raise
         self._routes[connection] = route
         return connection
+
+    async def _enter(self, origin: Origin) -> None:
+        """Wait until the host may have one more connection."""
+        limit = self._limits.get(origin)
+        if limit is None:
+            limit = self._limits[origin] = _Limit(asyncio.Semaphore(self.settings.connections_per_host))
+        limit.users += 1
+        try:
+            await limit.permits.acquire()
+        except BaseException:
+            self._unused(origin, limit)
+            raise
+
+    def _leave(self, origin: Origin) -> None:
+        limit = self._limits[origin]
+        limit.permits.release()
+        self._unused(origin, limit)
+
+    def _unused(self, origin: Origin, limit: _Limit) -> None:
+        """Forget a limit that nobody uses, so that a changed setting counts and names do not pile up."""
+        limit.users -= 1
+        if not limit.users:
+            del self._limits[origin]
 
     def _kept(self, route: Route) -> Connection | None:
         kept = self._idle.get(route, [])
@@ -120,7 +146,7 @@ class Pool:
     def _forget(self, connection: Connection) -> Route | None:
         route = self._routes.pop(connection, None)
         if route is not None:
-            self._limits[route.origin].release()
+            self._leave(route.origin)
         return route
 
     def _sweep(self) -> None:
@@ -137,7 +163,7 @@ class Pool:
             self._sweeper = asyncio.get_running_loop().call_later(limit / 2, self._sweep)
 
     def close(self) -> None:
-        """Close every connection, those in use as well."""
+        """Close the kept connections; those in use are closed when they come back."""
         self._closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()
