@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import time
 from collections.abc import Callable
 
@@ -30,7 +29,6 @@ _MANAGER = (
     "/org/freedesktop/systemd1",
     "org.freedesktop.systemd1.Manager",
 )
-_NO_SUCH_UNIT = re.compile(rb"not loaded|NoSuchUnit")
 
 Property = tuple[str, ...]
 """Name, D-Bus type and value words of a unit's property, as busctl takes them."""
@@ -51,11 +49,15 @@ async def start_scope(name: str, slice_name: str, pids: list[int], description: 
 
 
 async def start_slice(name: str, description: str, properties: list[Property]) -> None:
-    """Start a slice, with its parents.
+    """Start a slice, with its parents; one that runs gets the properties.
 
     :raises CgroupFailed: when systemd refuses.
     """
-    await _start_transient(name, [("Description", "s", description), *properties])
+    try:
+        await _start_transient(name, [("Description", "s", description), *properties])
+    except _UnitExists:
+        if properties:
+            await set_properties(name, properties)
 
 
 async def settle(done: Callable[[], bool], what: str) -> None:
@@ -125,6 +127,18 @@ class _NoSuchUnit(CgroupFailed):
     pass
 
 
+class _UnitExists(CgroupFailed):
+    pass
+
+
+_KINDS: tuple[tuple[bytes, type[CgroupFailed]], ...] = (
+    (b"not loaded", _NoSuchUnit),
+    (b"NoSuchUnit", _NoSuchUnit),
+    (b"was already loaded", _UnitExists),
+)
+"""How busctl's messages are told apart; it does not print the D-Bus error's name."""
+
+
 async def _start_transient(name: str, properties: list[Property]) -> None:
     words = [word for prop in properties for word in prop]
     signature = "ssa(sv)a(sa(sv))"
@@ -144,6 +158,6 @@ async def _call(method: str, signature: str, *words: str, unit: str = "") -> Non
         )
     except ProcessFailed as error:
         said = error.completed.stderr
-        kind = _NoSuchUnit if _NO_SUCH_UNIT.search(said) else CgroupFailed
+        kind = next((kind for text, kind in _KINDS if text in said), CgroupFailed)
         text = said.decode(errors="replace").strip()
         raise kind(f"systemd {method} {unit}: {text}") from error
