@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import fnmatch
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from triptych_oci import InvalidDigest, InvalidReference, Reference
 
@@ -27,7 +26,6 @@ class App:
 
     :ivar image_mountpoint: how ImageFsInfo calls the file system of images.
     :ivar rootfs_mountpoint: how it calls that of writable layers; the same where it is the same.
-    :ivar trash: set when there is something to free.
     """
 
     settings: Settings
@@ -39,11 +37,6 @@ class App:
     meter: UsageMeter
     image_mountpoint: str
     rootfs_mountpoint: str
-    trash: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def free_soon(self) -> None:
-        """Have the disk freed in the background."""
-        self.trash.set()
 
     def find(self, text: str) -> ImageRecord | None:
         """An image by ID, by reference in any form, or by an unambiguous short ID.

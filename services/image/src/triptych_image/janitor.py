@@ -15,17 +15,17 @@ _GATHER_SECONDS = 0.2
 
 async def clean(app: App) -> None:
     """Free the trash when there is some, and look for old leftovers once a minute; never ends."""
-    app.trash.set()  # what an earlier run left
+    app.store.free_soon()  # what an earlier run left
     while True:
         try:
             async with asyncio.timeout(_PERIOD_SECONDS):
-                await app.trash.wait()
+                await app.store.trash.wait()
         except TimeoutError:
             pass
         else:
             # Several removals in a row are freed together, behind their answers.
             await asyncio.sleep(_GATHER_SECONDS)
-        app.trash.clear()
+        app.store.trash.clear()
         try:
             count, size = await app.store.collect()
             if count:

@@ -65,8 +65,10 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     read, write = os.pipe()
     source = str(Path(triptych_image.__file__).parent.parent)
     subprocess.run(
-        ["unshare", *_NAMESPACES, sys.executable, "-I", "-S", "-c", ATTACK, source]
-        + [str(mount), str(write), str(os.getpid())],
+        [
+            *("unshare", *_NAMESPACES, sys.executable, "-I", "-S", "-c", ATTACK),
+            *(source, str(mount), str(write), str(os.getpid())),
+        ],
         pass_fds=(mount, write),
         check=True,
         timeout=30,

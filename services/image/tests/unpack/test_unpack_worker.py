@@ -1,4 +1,4 @@
-"""Real archives through real workers: what they make, what they refuse, and that nothing leaves the directory."""
+"""Real archives through real workers: what they make, what they refuse, and that nothing gets out."""
 
 from __future__ import annotations
 

@@ -83,6 +83,7 @@ class ArtifactFetcher:
         except OSError as error:
             raise disk_error(error, f"write artifact {manifest}") from error
         finally:
+            self._store.free_soon()
             await shielded(asyncio.to_thread(self._drop, tree, tape), _CLEANUP_SECONDS)
 
     async def _fetch_file(

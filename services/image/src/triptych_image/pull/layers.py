@@ -194,6 +194,7 @@ class LayerFetcher:
             yield scratch
         finally:
             scratch.close()
+            self._store.free_soon()
             await shielded(asyncio.to_thread(_drop, self._store, scratch), _CLEANUP_SECONDS)
 
     async def _transfer(
@@ -207,9 +208,7 @@ class LayerFetcher:
         async def feed() -> None:
             try:
                 if offset < descriptor.size:
-                    with span("pull.fetch", offset=offset) as step:
-                        progress.host = await source.copy(descriptor, job.sink, offset, count)
-                        step.set("host", progress.host)
+                    progress.host = await source.copy(descriptor, job.sink, offset, count)
             except SinkClosed:
                 pass  # the worker says why
             finally:

@@ -42,6 +42,7 @@ EMPTY = Digest.of(b"{}")
 _LAYERS_MAX = 490
 """overlayfs takes 500 lower directories."""
 _OTHERS_FAILURES = 2
+_SMALL_MAX = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,9 @@ class Puller:
     async def _resolve(
         self, reference: Reference, credentials: Credentials | None, record: PullRecord
     ) -> str:
-        async with self._registry.repository(reference, credentials) as repository:
+        # A name that was pulled before most likely stands for the same: then a HEAD will do.
+        stored = self._small_blob if reference.canonical in self._store.snapshot.names else None
+        async with self._registry.repository(reference, credentials, stored=stored) as repository:
             with span("pull.resolve"):
                 top = await repository.resolve()
                 record.host = top.host
@@ -142,6 +145,11 @@ class Puller:
             content = await self._content(repository, selected)
             source = RegistrySource(repository)
             return await self.store_image(content, names, top.descriptor.digest, source, record)
+
+    def _small_blob(self, digest: Digest) -> bytes | None:
+        """A manifest or config that is stored."""
+        size = self._store.blob_size(digest)
+        return self._store.read_blob(digest) if 0 < size <= _SMALL_MAX else None
 
     def _known(self, selected: Selected) -> ImageRecord | None:
         """The image, if it is whole already and came by the same manifest."""

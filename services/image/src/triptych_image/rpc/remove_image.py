@@ -19,6 +19,6 @@ async def remove_image(app: App, request: api_pb2.RemoveImageRequest) -> api_pb2
     image = app.find(request.image.image)
     if image is not None:
         await app.store.remove_images([image.id])
-        app.free_soon()
+        app.store.free_soon()
         log.info("removed image", extra={"image": request.image.image, "id": image.id})
     return api_pb2.RemoveImageResponse()

@@ -12,5 +12,5 @@ async def remove_rootfs(
 ) -> rootfs_pb2.RemoveRootfsResponse:
     """Drop a root filesystem; its files are freed behind the answer."""
     await app.rootfs.remove(request.key, prefix=request.prefix)
-    app.free_soon()
+    app.store.free_soon()
     return rootfs_pb2.RemoveRootfsResponse()

@@ -40,6 +40,7 @@ class Store:
     :ivar snapshot: everything there is, at this moment.
     :ivar gate: syncs what was written.
     :ivar boot: the current boot's ID.
+    :ivar trash: set when there may be something to free.
     """
 
     def __init__(self, paths: Paths, *, sync: bool = True, keep_seconds: float = 1800.0) -> None:
@@ -53,6 +54,7 @@ class Store:
         self._blob_claims: Counter[str] = Counter()
         self._lock_fd = -1
         self._emptying = asyncio.Lock()
+        self.trash = asyncio.Event()
 
     async def open(self) -> None:
         """Take the directories, read the rows, and put aside what a crash left.
@@ -282,7 +284,8 @@ class Store:
         return layers
 
     def _discard(self, layers: set[str], blobs: set[Digest]) -> None:
-        point("remove-before-rename")
+        if layers or blobs:
+            point("remove-before-rename")
         for key in layers:
             _recovery.discard(self.paths, self.paths.layer(key))
             point("remove-between-renames")
@@ -292,7 +295,8 @@ class Store:
         for digest in blobs - used:
             if digest not in self._blob_claims:
                 _recovery.discard(self.paths, self.paths.blob(digest))
-        point("remove-after-rename")
+        if layers or blobs:
+            point("remove-after-rename")
 
     # -- root filesystems
 
@@ -350,6 +354,10 @@ class Store:
         await self._database.run(work)
 
     # -- freeing
+
+    def free_soon(self) -> None:
+        """Have what was discarded freed in the background."""
+        self.trash.set()
 
     async def empty_trash(self) -> int:
         """Free what was discarded, in a thread; returns how many trees."""
