@@ -12,7 +12,7 @@ import grpc
 from runtime.v1 import api_pb2_grpc
 from triptych_service import Daemon, connect
 
-from triptych_runtime import clock, recovery
+from triptych_runtime import apparmor, clock, recovery
 from triptych_runtime.cgroups import CgroupManager, Driver
 from triptych_runtime.checkpoint import Criu
 from triptych_runtime.clients import ImageClient, StreamingClient
@@ -71,6 +71,7 @@ async def _become_ready(daemon: Daemon[Settings], node: Node, ready: Readiness, 
     started = clock.now()
     await node.network.start(daemon.tasks)
     await _probe_handlers(node)
+    await apparmor.ensure_loaded(node.host.apparmor)
     await recovery.reconcile(node, rebooted=rebooted)
     ready.set_reconciled()
     seconds = (clock.now() - started) / 1e9
