@@ -37,7 +37,7 @@ class Site(Stack):
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     base = tmp_path_factory.mktemp("kill")
     registry = Registry(base / "registry")
-    made = Site(base / "stack", "triptych-kill", "10.96.0.0/16")
+    made = Site(base / "stack", f"tk{os.getpid()}", "10.96.0.0/16")
     registry.start()
     try:
         Pusher(registry.host).push("busybox", "1", busybox_image())
