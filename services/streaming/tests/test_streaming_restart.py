@@ -52,7 +52,7 @@ async def mirror() -> AsyncIterator[int]:
     """A port of the host that sends back what it gets."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
             while data := await reader.read(65536):
                 writer.write(data)
                 await writer.drain()
@@ -195,6 +195,7 @@ async def test_any_instance_takes_a_url_and_one_that_dies_takes_its_own_sessions
             manager_ = client.portforward_spdy(await url_of(service))
             forwarder = await stack.enter_async_context(manager_)
             sessions.append((forwarder, await forwarder.connect(mirror)))
+            await round_trip(sessions[-1][1], b"open")
         counts = [len(_listeners_sessions(daemon.pid, mirror)) for daemon in daemons]
         assert sum(counts) == 24
         victim = max(range(3), key=counts.__getitem__)

@@ -78,12 +78,15 @@ async def test_much_data_both_ways(start_streaming, container, tmp_path: Path) -
     pair = make_pair(tmp_path, "server")
     daemon = start_streaming(f'[tls]\ncertificate = "{pair.certificate}"\nkey = "{pair.key}"\n')
     data = bytes(range(256)) * 20_000
+    begun = time.monotonic()
     url = daemon.stub.OpenExec(container.exec_request("/bin/cat", stdin=True)).url
     result = await client.exec_spdy(url, data, tls=trusting(pair))
     assert result.stdout == data and result.exit_code == 0
     url = daemon.stub.OpenExec(container.exec_request("/bin/cat", stdin=True)).url
     result = await client.exec_websocket(url, data, tls=trusting(pair))
     assert result.stdout == data and result.exit_code == 0
+    # Neither close waits for a timeout.
+    assert time.monotonic() - begun < 4
 
 
 async def test_client_certificates(start_streaming, tmp_path: Path) -> None:

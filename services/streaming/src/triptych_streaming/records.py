@@ -64,12 +64,14 @@ class Waiting(msgspec.Struct, frozen=True):
 
     :param id: public number, for logs and listings; not the token.
     :param created_at: Unix time in nanoseconds, as is `expires_at`.
+    :param trace: the `traceparent` of the request that opened it, so that the session continues its trace.
     """
 
     id: str
     created_at: int
     expires_at: int
     session: Session
+    trace: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from triptych_service import Metrics
+from triptych_service import Metrics, span, tracing
+from triptych_service.tracing import TraceContext
 
 from triptych_streaming.errors import TooManySessions
 from triptych_streaming.protocol.negotiation import Kind
@@ -96,13 +97,18 @@ class Sessions:
         )
         self._active[active.id] = active
         self._empty.clear()
+        token = tracing.current.set(TraceContext.parse(waiting.trace) or TraceContext.new())
         try:
-            yield active
+            with span("session", kind=session.kind.value, protocol=protocol, session=active.id) as step:
+                yield active
+                step.set("bytes_in", active.traffic.received)
+                step.set("bytes_out", active.traffic.sent)
         finally:
             del self._active[active.id]
             if not self._active:
                 self._empty.set()
             self._account(active)
+            tracing.leave(token)
 
     def _account(self, active: Active) -> None:
         seconds = time.monotonic() - active.started

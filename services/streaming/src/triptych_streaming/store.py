@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import msgspec
+from triptych_service import tracing
 
 from triptych_streaming.errors import TokenUnknown, TooManySessions
 from triptych_streaming.records import Opened, Session, Waiting
@@ -57,7 +58,9 @@ class SessionStore:
             )
         token = secrets.token_urlsafe(_TOKEN_BYTES)
         now = time.time_ns()
-        waiting = Waiting(secrets.token_hex(6), now, now + int(lifetime * 1e9), session)
+        opener = tracing.current.get()
+        trace = opener.header if opener is not None else ""
+        waiting = Waiting(secrets.token_hex(6), now, now + int(lifetime * 1e9), session, trace)
         name = _name(token)
         draft = self._aside / name
         try:

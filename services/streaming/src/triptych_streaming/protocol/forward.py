@@ -88,3 +88,7 @@ class PortForward(abc.ABC):
     @abc.abstractmethod
     def finish(self) -> None:
         """End the session."""
+
+    def confirmed(self, data: Buffer) -> bool:
+        """After `finish`: whether `data` of the client says that it waits for the server to hang up."""
+        return False

@@ -83,6 +83,9 @@ class WebSocketPortForward(PortForward):
     def finish(self) -> None:
         self._socket.close()
 
+    def confirmed(self, data: Buffer) -> bool:
+        return self._socket.confirmed(data)
+
     def _send(self, channel: int, data: Buffer) -> None:
         head, payload = self._codec.encode(channel, data)
         self._socket.send(head, payload, text=self._codec.base64)
@@ -131,6 +134,9 @@ class TunnelPortForward(PortForward):
         self._inner.finish()
         self._wrap()
         self._socket.close()
+
+    def confirmed(self, data: Buffer) -> bool:
+        return self._socket.confirmed(data)
 
     def _wrap(self) -> None:
         """Everything that waits becomes one message: a head of eight bytes is worth no frame of its own."""

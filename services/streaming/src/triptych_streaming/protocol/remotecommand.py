@@ -41,3 +41,7 @@ class RemoteCommand(abc.ABC):
     @abc.abstractmethod
     def finish(self, outcome: Outcome) -> None:
         """Close what is open, tell the outcome, and end the session."""
+
+    def confirmed(self, data: Buffer) -> bool:
+        """After `finish`: whether `data` of the client says that it waits for the server to hang up."""
+        return False

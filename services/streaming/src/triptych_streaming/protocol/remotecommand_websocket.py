@@ -151,6 +151,9 @@ class WebSocketRemoteCommand(RemoteCommand):
             self._send(Channel.ERROR, message)
         self._socket.close()
 
+    def confirmed(self, data: Buffer) -> bool:
+        return self._socket.confirmed(data)
+
     def _send(self, channel: Channel, data: Buffer) -> None:
         head, payload = self._codec.encode(channel, data)
         self._socket.send(head, payload, text=self._codec.base64)

@@ -41,6 +41,7 @@ class WebSocket:
     def __init__(self, protocol: ServerProtocol) -> None:
         self._protocol = protocol
         self._text = False
+        self._client_closed = False
         self._out: list[Buffer] = []
 
     def receive(self, data: Buffer) -> Iterator[MessagePiece | Closed]:
@@ -58,6 +59,7 @@ class WebSocket:
             elif frame.opcode == Opcode.CONT:
                 yield MessagePiece(bytes(frame.data), False, frame.fin, self._text)
             elif frame.opcode == Opcode.CLOSE:
+                self._client_closed = True
                 yield Closed()
         if self._protocol.parser_exc is not None:
             raise PeerFault(f"websocket: {self._protocol.parser_exc}") from self._protocol.parser_exc
@@ -78,6 +80,13 @@ class WebSocket:
         """Send the close frame, once."""
         if self._protocol.state is State.OPEN:
             self._protocol.send_close(code, reason)
+
+    def confirmed(self, data: Buffer) -> bool:
+        """Whether the client has sent its close frame; then it waits for the server to hang up."""
+        try:
+            return self._client_closed or any(isinstance(each, Closed) for each in self.receive(data))
+        except PeerFault:
+            return True
 
     def take(self) -> list[Buffer]:
         """Bytes that wait to be sent."""

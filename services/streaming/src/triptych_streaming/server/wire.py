@@ -18,10 +18,6 @@ _RECEIVED = memoryview(bytearray(1 << 16))
 _EARLY = "early"
 
 
-def _ignore(data: memoryview) -> None:
-    """Bytes of a session that has ended."""
-
-
 def _nothing() -> None:
     """Nobody wants to be told."""
 
@@ -135,14 +131,19 @@ class Wire(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.abort()
 
-    async def close(self, seconds: float) -> None:
+    async def close(
+        self, seconds: float, confirmed: Callable[[memoryview], bool] = lambda data: False
+    ) -> None:
         """Send what waits, then let the client close; after `seconds` it is cut off.
+
+        :param confirmed: whether bytes of the client say that it waits for this side to close.
 
         What the client still sends is read and dropped: to close over unread bytes would reset the
         connection, and the client could lose the last output and its exit code.
         """
-        self.on_data = _ignore
-        self.on_lost = self.on_writable = _nothing
+        closed = asyncio.Event()
+        self.on_data = lambda data: closed.set() if confirmed(data) else None
+        self.on_lost, self.on_writable = closed.set, _nothing
         for holder in list(self._holds):
             self.release(holder)
         transport = self._transport
@@ -151,9 +152,9 @@ class Wire(asyncio.BufferedProtocol):
         try:
             if transport.can_write_eof() and not transport.is_closing():
                 transport.write_eof()
-            if not self.lost:
+            if not (self.lost or confirmed(memoryview(b""))):
                 async with asyncio.timeout(seconds):
-                    await self._closed_by_client()
+                    await closed.wait()
             transport.close()
             async with asyncio.timeout(seconds):
                 await asyncio.shield(self._gone)
@@ -162,10 +163,3 @@ class Wire(asyncio.BufferedProtocol):
         except asyncio.CancelledError:
             self.abort()
             raise
-
-    async def _closed_by_client(self) -> None:
-        if self.lost:
-            return
-        closed = asyncio.Event()
-        self.on_lost = closed.set
-        await closed.wait()

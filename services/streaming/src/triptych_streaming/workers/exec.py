@@ -18,6 +18,7 @@ from pathlib import Path
 
 from triptych_linux import process
 from triptych_linux.pidfd import ProcessIdentity, send_signal, wait_exit
+from triptych_service import span
 
 from triptych_streaming.errors import ContainerGone, ExecFailed
 from triptych_streaming.protocol.channels import Channel
@@ -207,7 +208,8 @@ async def start_exec(session: ExecSession, directory: Path, *, deadline: float) 
     try:
         workspace = _Workspace(directory, session)
         try:
-            await _run_runtime(session, workspace, stdio, deadline)
+            with span("runtime exec", container=session.target.container_id):
+                await _run_runtime(session, workspace, stdio, deadline)
             return _adopt(session, workspace, stdio)
         finally:
             workspace.close()

@@ -110,7 +110,7 @@ class ForwardSession:
         finally:
             self._protocol.finish()
             self._flush()
-            await wire.close(0 if wire.lost else _CLOSE_SECONDS)
+            await wire.close(0 if wire.lost else _CLOSE_SECONDS, self._protocol.confirmed)
         return Outcome()
 
     async def _until_gone(self) -> None:

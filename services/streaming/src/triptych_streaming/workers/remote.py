@@ -140,7 +140,7 @@ class RemoteSession:
         self._protocol.finish(Outcome(failure=why))
         self._flush()
         await backend.hang_up(0)
-        await self._wire.close(_CLOSE_SECONDS)
+        await self._wire.close(_CLOSE_SECONDS, self._protocol.confirmed)
 
     async def _rest(self) -> None:
         """Pass on all that the process wrote before it ended.
@@ -164,7 +164,7 @@ class RemoteSession:
         self._stop_pumps()
         self._protocol.finish(outcome)
         self._flush()
-        await self._wire.close(_CLOSE_SECONDS)
+        await self._wire.close(_CLOSE_SECONDS, self._protocol.confirmed)
         return outcome
 
     # From the process to the client
