@@ -253,7 +253,7 @@ async def client_for(tmp_path: Path) -> AsyncIterator[Callable[..., RegistryClie
 
     yield make
     for client in clients:
-        client.http.close()
+        client.close()
 
 
 @pytest.fixture

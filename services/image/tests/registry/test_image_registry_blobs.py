@@ -352,6 +352,27 @@ async def test_closed_reader_ends_the_copy(serve: Any, client_for: Any, noise: A
         os.close(writer)
 
 
+async def test_host_is_known_though_the_reader_left_early(
+    serve: Any, client_for: Any, hosts_toml: Any, noise: Any
+) -> None:
+    mirror, upstream = await serve(), await serve()
+    data = noise(4 * MIB)
+    mirror.add_blob(data)
+    hosts_toml("registry.example", f'server = "{upstream.url}"\n[host."{mirror.url}"]\n')
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        async with client_for().repository(Reference.parse("registry.example/app")) as repository:
+            with pytest.raises(SinkClosed):
+                await repository.copy_blob_to_fd(descriptor(data), writer)
+            assert repository.distrust(descriptor(data))
+            with pytest.raises(ContentNotFound):
+                await repository.copy_blob_to_fd(descriptor(data), writer)
+            assert len(mirror.seen) == 1
+    finally:
+        os.close(writer)
+
+
 async def test_cancelled_copy_leaves_nothing_open(serve: Any, client_for: Any, noise: Any) -> None:
     registry = await serve()
     data = noise(8 * MIB)
@@ -364,7 +385,7 @@ async def test_cancelled_copy_leaves_nothing_open(serve: Any, client_for: Any, n
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.3):
                     await repository.copy_blob_to_fd(descriptor(data), writer)
-        client.http.close()
+        client.close()
         await asyncio.sleep(0.05)
         assert len(os.listdir("/proc/self/fd")) <= before + 1
     finally:

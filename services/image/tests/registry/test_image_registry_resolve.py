@@ -34,8 +34,8 @@ AMD64 = PlatformMatcher(Platform("linux", "amd64"))
 
 
 async def resolve(client: Any, name: str, **options: Any) -> Any:
-    async with client.repository(Reference.parse(name)) as repository:
-        return await repository.resolve(**options)
+    async with client.repository(Reference.parse(name), **options) as repository:
+        return await repository.resolve()
 
 
 async def test_tag_resolves_to_its_manifest(serve: Any, client_for: Any) -> None:
@@ -62,6 +62,25 @@ async def test_stored_manifest_costs_a_head_only(serve: Any, client_for: Any) ->
     found = await resolve(client_for(), f"{registry.host}/app", stored={digest: raw}.get)
     assert found.descriptor.digest == digest
     assert [one.method for one in registry.seen] == ["HEAD"]
+
+
+async def test_image_that_is_here_costs_a_head_only(serve: Any, client_for: Any) -> None:
+    registry = await serve()
+    index_of(registry, {"os": "linux", "architecture": "amd64"})
+    here = {name: raw for name, (_, raw) in registry.manifests.items()} | registry.blobs
+    reference = Reference.parse(f"{registry.host}/app")
+    async with client_for().repository(reference, stored=here.get) as repository:
+        chosen = await repository.select(await repository.resolve(), AMD64)
+        await repository.fetch_blob(chosen.document.config)
+    assert [one.method for one in registry.seen] == ["HEAD"]
+
+
+async def test_damaged_copy_is_fetched_again(serve: Any, client_for: Any) -> None:
+    registry = await serve()
+    digest = registry.add_image(b"layer")
+    found = await resolve(client_for(), f"{registry.host}/app", stored={digest: b"damaged"}.get)
+    assert found.descriptor.digest == digest
+    assert [one.method for one in registry.seen] == ["HEAD", "GET"]
 
 
 async def test_manifest_that_moved_on_is_fetched_after_the_head(serve: Any, client_for: Any) -> None:

@@ -8,7 +8,7 @@ async with RegistryClient(settings.registry) as client:
         await repository.copy_blob_to_fd(image.document.layers[0], worker_stdin, progress=count)
 """
 
-from triptych_image.registry.client import RegistryClient, Repository
+from triptych_image.registry.client import RegistryClient
 from triptych_image.registry.credentials import Credentials
 from triptych_image.registry.errors import (
     AccessDenied,
@@ -20,10 +20,10 @@ from triptych_image.registry.errors import (
     NoProgress,
     RegistryUnavailable,
     SinkClosed,
-    TruncatedBlob,
     UnexpectedResponse,
 )
 from triptych_image.registry.push import OpenSource
+from triptych_image.registry.repository import Repository
 from triptych_image.registry.settings import RegistrySettings
 from triptych_image.registry.types import BlobStats, Progress, Resolved, Selected
 
@@ -46,6 +46,5 @@ __all__ = [
     "Resolved",
     "Selected",
     "SinkClosed",
-    "TruncatedBlob",
     "UnexpectedResponse",
 ]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from triptych_errors import (
     Cancelled,
-    DataLoss,
     DeadlineExceeded,
     FailedPrecondition,
     InvalidArgument,
@@ -52,10 +51,6 @@ class ContentTooLarge(ResourceExhausted):
 
 class NoProgress(DeadlineExceeded):
     """No byte arrived for the configured time, from any host."""
-
-
-class TruncatedBlob(DataLoss):
-    """A body ended early and could not be continued."""
 
 
 class SinkClosed(Cancelled):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from triptych_oci import Descriptor, Digest, Index, Manifest
+from triptych_oci import Descriptor, Index, Manifest
 
 Progress = Callable[[int], None]
 """Called with the number of bytes that arrived since the last call."""
@@ -61,11 +61,3 @@ class BlobStats:
     host: str
     requests: int
     spliced: int
-
-
-@dataclass(frozen=True, slots=True)
-class Referrer:
-    """A manifest that refers to another one (signature, SBOM)."""
-
-    descriptor: Descriptor
-    subject: Digest
