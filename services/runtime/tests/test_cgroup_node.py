@@ -189,7 +189,7 @@ async def test_adopt(manager: CgroupManager) -> None:
         path = manager.container_path(parent, sandbox)
         await manager.adopt(child.pid, path)
         assert manager.resolve(path).procs() == [child.pid]
-        assert manager.resolve_process(child.pid).path == path
+        assert Cgroup.of_process(manager.layout, child.pid).path == path
         assert child.pid in manager.resolve_parent(parent).procs()
     finally:
         child.kill()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import shutil
 from collections.abc import AsyncIterator
@@ -63,6 +64,7 @@ async def start(daemon: Daemon[Settings]) -> AsyncIterator[None]:
         await node.flights.drain(_DRAIN)
         node.exits.stop()
         await node.database.close()
+        node.cgroups.forget_monitors()
         await images.close()
         await streaming.close()
 
@@ -103,6 +105,8 @@ async def _node(daemon: Daemon[Settings], images: grpc.aio.Channel, streaming: g
     namespaces = PodNamespaces(paths.state, pods)
     await namespaces.start()
     cgroups = CgroupManager.detect(settings.cgroup_driver.value)
+    if settings.favor_cgroup_moves and not await asyncio.to_thread(cgroups.favor_dynamic_changes):
+        log.warning("favor_cgroup_moves is set, but this kernel cannot do it")
     image_client = ImageClient(images, settings.image_socket)
     conmon = Conmon(
         path=shutil.which(settings.conmon) or settings.conmon,

@@ -87,13 +87,6 @@ class CgroupManager:
         """The cgroup of a pod from its `cgroup_parent`. Touches no file."""
         return Cgroup.at(self.layout, paths.parent_filesystem_path(self.driver, parent))
 
-    def resolve_process(self, pid: int) -> Cgroup:
-        """The cgroup that a process is in: for runtimes that place containers elsewhere.
-
-        :raises ProcessLookupError: when there is no such process.
-        """
-        return Cgroup.of_process(self.layout, pid)
-
     # Resources
 
     async def update(self, cgroups_path: str, resources: LinuxContainerResources) -> None:

@@ -102,6 +102,7 @@ def _run_qemu(
         with console.open("wb") as file:
             for line in process.stdout:
                 file.write(line)
+                file.flush()
                 echo(line.decode(errors="replace").rstrip())
                 if b"due to panic" in line:
                     raise MachineFailed(f"the node's kernel gave up; its console is {console}")

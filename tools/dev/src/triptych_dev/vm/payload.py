@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sysconfig
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from triptych_dev.vm.errors import MachineFailed
@@ -15,13 +16,14 @@ _NOT_NEEDED = ("atheris*", "mypy*", "ruff*", "grpc_tools", "kubernetes*", "pip*"
 _SPARE_MIB = 256
 
 
-def make_payload(checkout: Path, job: str, disk: Path) -> None:
+def make_payload(checkout: Path, job: str, disk: Path, extra: Mapping[str, Path] | None = None) -> None:
     """Write the payload disk.
 
     The checkout is carried as git sees it, with changes that are not committed, and so is the
     environment in .venv, which gets the node's own Python.
 
     :param job: a bash script; runs as root in the checkout, at the same path as here.
+    :param extra: more directories, by their names below /payload.
     :raises MachineFailed: when the disk cannot be made.
     """
     with tempfile.TemporaryDirectory(prefix="payload-", dir=disk.parent) as scratch:
@@ -30,6 +32,8 @@ def make_payload(checkout: Path, job: str, disk: Path) -> None:
         (root / "job.sh").write_text(job)
         _copy_checkout(checkout, root / "checkout")
         _copy_environment(checkout / ".venv", root / "checkout/.venv")
+        for name, source in (extra or {}).items():
+            shutil.copytree(source, root / name, symlinks=True)
         size = sum(path.lstat().st_size + 2048 for path in root.rglob("*")) >> 20
         make_ext4(disk, root, size + size // 8 + _SPARE_MIB)
 
