@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from triptych_service import Metrics
 
-from triptych_runtime.model import ContainerRecord
+from triptych_runtime.model import ContainerPhase, ContainerRecord, SandboxPhase
 from triptych_runtime.store import State
 
 if TYPE_CHECKING:
@@ -53,12 +53,12 @@ def declare_state(metrics: Metrics, state: State) -> None:
 
     def sandboxes() -> Iterator[tuple[float, Labels]]:
         # A metrics reader is on a thread of its own; list() of a dict's values is one step to it.
-        tally = Tally(sandbox.phase.name.lower() for sandbox in list(state.sandboxes.values()))
-        yield from ((number, {"state": phase}) for phase, number in tally.items())
+        tally = Tally(sandbox.phase for sandbox in list(state.sandboxes.values()))
+        yield from ((tally[phase], {"state": phase.name.lower()}) for phase in SandboxPhase)
 
     def containers() -> Iterator[tuple[float, Labels]]:
-        tally = Tally(container.phase.name.lower() for container in list(state.containers.values()))
-        yield from ((number, {"state": phase}) for phase, number in tally.items())
+        tally = Tally(container.phase for container in list(state.containers.values()))
+        yield from ((tally[phase], {"state": phase.name.lower()}) for phase in ContainerPhase)
 
     metrics.gauge("triptych_runtime_sandboxes", "Pod sandboxes on this node, by state.", sandboxes)
     metrics.gauge("triptych_runtime_containers", "Containers on this node, by state.", containers)

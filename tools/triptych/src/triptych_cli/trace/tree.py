@@ -26,11 +26,12 @@ class Node:
     """A span in its place.
 
     :param guide: the lines that lead to it: "│  ├─ ".
+    :param below: the lines that go on under it, as far as its children.
     """
 
     span: Span
-    depth: int
     guide: str
+    below: str
 
 
 def walk(spans: Sequence[Span]) -> Iterator[Node]:
@@ -44,18 +45,16 @@ def walk(spans: Sequence[Span]) -> Iterator[Node]:
         parent = span.parent if span.parent in known and span.parent != span.id else ""
         children.setdefault(parent, []).append(span)
     for root in children.get("", ()):
-        yield from _descend(root, children, 0, "", "")
+        yield from _descend(root, children, "", "")
 
 
-def _descend(
-    span: Span, children: dict[str, list[Span]], depth: int, guide: str, below: str
-) -> Iterator[Node]:
-    yield Node(span, depth, guide)
+def _descend(span: Span, children: dict[str, list[Span]], guide: str, below: str) -> Iterator[Node]:
     own = children.get(span.id, [])
+    yield Node(span, guide, below + ("│  " if own else "   "))
     for index, child in enumerate(own):
         last = index == len(own) - 1
         branch, trunk = ("└─ ", "   ") if last else ("├─ ", "│  ")
-        yield from _descend(child, children, depth + 1, below + branch, below + trunk)
+        yield from _descend(child, children, below + branch, below + trunk)
 
 
 def render(spans: Sequence[Span], *, attributes: bool = False) -> RenderableType:
@@ -82,7 +81,7 @@ def render(spans: Sequence[Span], *, attributes: bool = False) -> RenderableType
             name, Text(span.service, style), at, duration(span.seconds), _bar(span, first, whole, style)
         )
         for line in _details(span, attributes):
-            made.add_row(Text(" " * (len(node.guide) + 3)) + line)
+            made.add_row(Text(node.below, "dim") + line)
     return made
 
 
