@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from runtime.v1.api_pb2 import LinuxContainerResources
+from triptych_linux import mounts
 from triptych_runtime.cgroups import BadParent, Cgroup, CgroupFailed, CgroupManager, Driver, Mode, systemd
 from triptych_runtime.cgroups.monitors import Monitors
 
@@ -168,3 +169,14 @@ async def test_stopping_an_unknown_unit_is_no_error() -> None:
 def test_parents_must_be_slices(manager: CgroupManager) -> None:
     with pytest.raises(BadParent, match="not a slice"):
         manager.check_parent("/kubepods/pod1")
+
+
+def test_cheap_moves_keep_the_other_mount_options(manager: CgroupManager) -> None:
+    if manager.layout.unified is None:
+        pytest.skip("no v2 hierarchy")
+    before = mounts.mount_of(manager.layout.unified)
+    assert manager.favor_dynamic_changes()
+    assert manager.favors_dynamic_changes()
+    after = mounts.mount_of(manager.layout.unified)
+    assert set(after.super_options.split(",")) == {*before.super_options.split(","), "favordynmods"}
+    assert after.options == before.options
