@@ -19,7 +19,6 @@ from pathlib import Path
 from triptych_linux import process
 from triptych_linux.pidfd import ProcessIdentity, send_signal, wait_exit
 from triptych_service import span
-from triptych_service import span
 
 from triptych_streaming.errors import ContainerGone, ExecFailed
 from triptych_streaming.protocol.channels import Channel
