@@ -112,7 +112,7 @@ async def test_a_missing_command_is_told(runtime: OciRuntime, tmp_path: Path) ->
 async def test_an_exit_without_its_file_is_still_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("triptych_runtime.monitor.exits._FILE_GRACE", 0.05)
+    monkeypatch.setattr("triptych_runtime.monitor.exits.FILE_GRACE", 0.05)
     exits: asyncio.Queue[Exit] = asyncio.Queue()
     watch = ExitWatch(tmp_path / "exits", exits.put_nowait, lambda: 42)
     watch.start()

@@ -65,6 +65,14 @@ class RuntimeFailed(Internal):
     """The OCI runtime or the monitor failed at a step."""
 
 
+class OperationTimeout(DeadlineExceeded):
+    """A whole create or start took longer than its deadline."""
+
+
+class CalledOff(Unavailable):
+    """The daemon ended the work: it shuts down."""
+
+
 class MonitorTimeout(DeadlineExceeded):
     """The monitor gave no answer before its deadline."""
 
@@ -85,6 +93,7 @@ class ServiceDown(Unavailable):
 
 __all__ = [
     "AmbiguousId",
+    "CalledOff",
     "ContainerNotFound",
     "ContainerNotRunning",
     "EmptyId",
@@ -93,6 +102,7 @@ __all__ = [
     "InvalidArgument",
     "MonitorTimeout",
     "NameInUse",
+    "OperationTimeout",
     "RuntimeFailed",
     "SandboxNotFound",
     "SandboxNotReady",

@@ -11,20 +11,19 @@ from triptych_runtime.node import Node
 from triptych_runtime.spec import build_exec_process, encode
 
 _LIMIT = 64
-_cache: dict[str, dict[str, Any]] = {}
 
 
 async def read_process(node: Node, record: ContainerRecord) -> dict[str, Any]:
     """The `process` document of a container's config.json. The last few are kept: probes ask again."""
-    found = _cache.get(record.id)
+    found = node.processes.get(record.id)
     if found is None:
         path = node.paths.bundle(record.id) / "config.json"
         raw = await asyncio.to_thread(path.read_bytes)
         document: dict[str, Any] = json.loads(raw.decode(errors="surrogateescape"))
         found = document["process"]
-        while len(_cache) >= _LIMIT:
-            del _cache[next(iter(_cache))]
-        _cache[record.id] = found
+        while len(node.processes) >= _LIMIT:
+            del node.processes[next(iter(node.processes))]
+        node.processes[record.id] = found
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from runtime.v1 import api_pb2
 from triptych_service import Metrics
@@ -65,7 +66,11 @@ class Paths:
 
 @dataclass(slots=True)
 class Node:
-    """The parts of the runtime daemon, wired once at start."""
+    """The parts of the runtime daemon, wired once at start.
+
+    :ivar processes: the last few `process` documents that commands were exec'd after, by container.
+    :ivar stop_deadlines: when each container that is being stopped gets SIGKILL (monotonic seconds).
+    """
 
     settings: Settings
     paths: Paths
@@ -88,6 +93,7 @@ class Node:
     metrics: RuntimeMetrics = field(default_factory=lambda: RuntimeMetrics(Metrics()))
     flights: Flights = field(default_factory=Flights)
     locks: Locks = field(default_factory=Locks)
+    processes: dict[str, dict[str, Any]] = field(default_factory=dict)
     exit_waits: Waits[ContainerRecord] = field(default_factory=Waits)
     stop_deadlines: dict[str, float] = field(default_factory=dict)
     stop_changes: Waits[None] = field(default_factory=Waits)
@@ -103,3 +109,14 @@ class Node:
     container_statuses: MessageCache[ContainerRecord, api_pb2.ContainerStatus] = field(
         default_factory=lambda: MessageCache(container_status)
     )
+
+    def forget(self, identity: str) -> None:
+        """Drop what is kept in memory of a sandbox or container that was removed."""
+        for cache in (
+            self.sandbox_messages,
+            self.container_messages,
+            self.sandbox_statuses,
+            self.container_statuses,
+        ):
+            cache.forget(identity)
+        self.processes.pop(identity, None)

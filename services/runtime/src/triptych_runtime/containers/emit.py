@@ -7,6 +7,7 @@ from runtime.v1 import api_pb2
 from triptych_runtime import clock
 from triptych_runtime.model import ContainerRecord, SandboxRecord
 from triptych_runtime.node import Node
+from triptych_runtime.view import sandbox_status
 
 
 def emit(node: Node, record: ContainerRecord, kind: api_pb2.ContainerEventType.ValueType) -> None:
@@ -28,7 +29,9 @@ def _emit(
         container_id=identity, container_event_type=kind, created_at=clock.now()
     )
     if sandbox is not None:
-        event.pod_sandbox_status.CopyFrom(node.sandbox_statuses.get(sandbox.id, sandbox))
+        known = sandbox.id in node.state.sandboxes
+        status = node.sandbox_statuses.get(sandbox.id, sandbox) if known else sandbox_status(sandbox)
+        event.pod_sandbox_status.CopyFrom(status)
         containers = [c for c in node.state.containers_of(sandbox.id) if c.visible]
         event.containers_statuses.extend(node.container_statuses.get(c.id, c) for c in containers)
     node.events.publish(event)

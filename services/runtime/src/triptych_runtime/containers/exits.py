@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
 import msgspec
 from runtime.v1 import api_pb2
@@ -14,7 +15,7 @@ from triptych_runtime import clock
 from triptych_runtime.containers.emit import emit
 from triptych_runtime.lifecycle import fault
 from triptych_runtime.model import ContainerPhase, ContainerRecord, ExitReason
-from triptych_runtime.monitor import Exit
+from triptych_runtime.monitor import Exit, kill_monitor
 from triptych_runtime.node import Node
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ _SIGKILLED = 137
 
 def watch(node: Node, record: ContainerRecord) -> None:
     """Be told when the container ends."""
-    node.exits.add(record.id, ProcessIdentity(record.pid, record.start_ticks))
+    node.exits.add(record.id, ProcessIdentity(record.pid, record.start_ticks), record.monitor_pid)
 
 
 def on_exit(node: Node, found: Exit) -> None:
@@ -45,15 +46,22 @@ async def handle_exit(node: Node, found: Exit) -> None:
             return
         record = _exited(node, record, found)
         fault("exit.seen")
-        await node.state.show(record)
-        fault("exit.saved")
+        try:
+            await node.state.show(record)
+        finally:
+            _tell(node, record)
+    fault("exit.saved")
+    lost = found.code is None
+    node.flights.background(f"release {record.id}", lambda: release(node, record, end_monitor=lost))
+
+
+def _tell(node: Node, record: ContainerRecord) -> None:
     node.exit_waits.notify(record.id, record)
     node.metrics.exited(record, clock.now())
     emit(node, record, api_pb2.CONTAINER_STOPPED_EVENT)
     log.info(
         "container exited", extra={"container": record.id, "code": record.exit_code, "reason": record.reason}
     )
-    node.flights.background(f"release {record.id}", lambda: release(node, record))
 
 
 def _exited(node: Node, record: ContainerRecord, found: Exit) -> ContainerRecord:
@@ -84,20 +92,45 @@ def _oom_killed(node: Node, record: ContainerRecord, code: int) -> bool:
     return code == _SIGKILLED and node.paths.monitor(record.id).oom.exists()
 
 
-async def release(node: Node, record: ContainerRecord) -> None:
-    """Give back what an ended container holds of the kernel: stray processes, cgroup, runtime state."""
+async def release(node: Node, record: ContainerRecord, *, end_monitor: bool = False) -> None:
+    """Give back what an ended container holds of the kernel: stray processes, cgroup, runtime state.
+
+    Idempotent. Every step is tried, whatever became of those before.
+
+    :param end_monitor: kill the monitor as well, and what it runs: it hangs, or has not come to an end.
+    :raises TriptychError, OSError: what the first step that failed raised.
+    """
     handler = node.handlers.find(record.handler)
     cgroup = node.cgroups.resolve(record.cgroups_path)
-    try:
+
+    async def kill() -> None:
         if await asyncio.to_thread(cgroup.procs):
             await cgroup.kill()
-        if handler is not None:
-            await handler.runtime.delete(record.id)
-        await cgroup.remove()
-    except (TriptychError, OSError) as error:
-        log.warning(
-            "releasing an exited container failed", extra={"container": record.id, "error": str(error)}
-        )
-        raise
-    finally:
-        node.exits.remove_file(record.id)
+
+    steps: list[Callable[[], Awaitable[object]]] = [kill, cgroup.remove]
+    if handler is not None:
+        steps.insert(1, lambda: handler.runtime.delete(record.id))
+    if end_monitor:
+        paths = node.paths.monitor(record.id)
+        steps.insert(0, lambda: asyncio.to_thread(kill_monitor, paths, record.id))
+    failure: Exception | None = None
+    for step in steps:
+        try:
+            await step()
+        except (TriptychError, OSError) as error:
+            log.warning(
+                "releasing an ended container failed", extra={"container": record.id, "error": str(error)}
+            )
+            failure = failure or error
+    node.exits.remove_file(record.id)
+    if failure is not None:
+        raise failure
+
+
+async def undo_start(node: Node, record: ContainerRecord) -> None:
+    """End a start that came to nothing, with the monitor and the OCI runtime that may still be at it.
+
+    :raises TriptychError, OSError: as `release`.
+    """
+    node.exits.forget(record.id)
+    await release(node, record, end_monitor=True)

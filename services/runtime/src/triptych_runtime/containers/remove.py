@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import shutil
 
 import msgspec
 from runtime.v1 import api_pb2
-from triptych_errors import TriptychError
 
 from triptych_runtime.bundles import remove_bundle
 from triptych_runtime.containers.emit import emit
@@ -29,25 +27,22 @@ async def remove(node: Node, record: ContainerRecord) -> None:
 
 async def _remove(node: Node, record: ContainerRecord) -> None:
     await stop(node, record, 0)
-    releasing = node.flights.get(f"release {record.id}")
-    if releasing is not None:
-        with contextlib.suppress(TriptychError, OSError):
-            await asyncio.shield(releasing)
+    await node.flights.settled(f"create {record.key}", f"release {record.id}")
     async with node.locks.hold(record.id):
         current = node.state.containers.get(record.id)
         if current is None:
             return
-        was_visible = current.visible
-        removing = msgspec.structs.replace(current, phase=ContainerPhase.REMOVING)
-        await node.state.save(removing)
+        if current.visible:
+            current = msgspec.structs.replace(current, phase=ContainerPhase.REMOVING)
+            await node.state.save(current)
         fault("remove_container.marked")
-        await discard(node, removing)
+        await discard(node, current)
         fault("remove_container.discarded")
-        await node.state.delete(removing)
-    node.exits.forget(record.id)
-    log.info("removed container", extra={"container": record.id, "container_name": record.name})
-    if was_visible:
-        emit(node, removing, api_pb2.CONTAINER_DELETED_EVENT)
+        await node.state.delete(current)
+        log.info("removed container", extra={"container": record.id, "container_name": record.name})
+        if current.visible:
+            emit(node, current, api_pb2.CONTAINER_DELETED_EVENT)
+    node.forget(record.id)
 
 
 async def discard(node: Node, record: ContainerRecord) -> None:
@@ -55,7 +50,7 @@ async def discard(node: Node, record: ContainerRecord) -> None:
     bundle, volumes = node.paths.bundle(record.id), node.paths.volumes(record.id)
     node.exits.forget(record.id)
     if await asyncio.to_thread(_was_started, node, record):
-        await release(node, record)
+        await release(node, record, end_monitor=True)
     await asyncio.to_thread(remove_bundle, bundle, volumes)
     fault("remove_container.bundle")
     await node.images.remove(record.id)

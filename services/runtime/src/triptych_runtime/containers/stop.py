@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import time
@@ -10,11 +11,10 @@ import time
 from runtime.v1 import api_pb2
 from triptych_errors import TriptychError
 
-from triptych_runtime.containers.exits import handle_exit
 from triptych_runtime.errors import StopTimeout
 from triptych_runtime.lifecycle import fault
 from triptych_runtime.model import ContainerPhase, ContainerRecord
-from triptych_runtime.monitor import Exit
+from triptych_runtime.monitor.exits import FILE_GRACE
 from triptych_runtime.node import Node
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,8 @@ async def stop(node: Node, record: ContainerRecord, seconds: float) -> None:
 
     :raises StopTimeout: when a process does not end after SIGKILL.
     """
-    if record.phase not in (ContainerPhase.RUNNING, ContainerPhase.STARTING):
+    starting = record.phase is ContainerPhase.STARTING or f"start {record.id}" in node.flights
+    if not record.running and not starting:
         return
     deadline = time.monotonic() + seconds
     known = node.stop_deadlines.get(record.id)
@@ -45,10 +46,10 @@ async def _stop(node: Node, record: ContainerRecord) -> None:
             return
         if node.stop_deadlines[record.id] > time.monotonic():
             fault("stop_container.signal")
-            node.exits.signal(record.id, record.stop_signal)
-            if await _exited_in_time(node, record):
+            node.exits.signal(record.id, current.stop_signal)
+            if await _exited_in_time(node, current):
                 return
-        await _kill(node, record)
+        await _kill(node, current)
     finally:
         node.stop_deadlines.pop(record.id, None)
 
@@ -100,13 +101,22 @@ async def _await_end(node: Node, record: ContainerRecord, waiting: asyncio.Futur
     try:
         await waiting
     except TimeoutError:
-        if _ended(node, record):
+        if _ended(node, record) or await _told_late(node, record):
             return
         states = await asyncio.to_thread(_states, node, record)
         raise StopTimeout(
             f"stop container {record.id}: alive {node.settings.deadlines.kill:g} s after SIGKILL: {states}",
             hint="state D waits in the kernel, as a rule for storage or a network file system",
         ) from None
+
+
+async def _told_late(node: Node, record: ContainerRecord) -> bool:
+    """Whether only the monitor hangs: the process has ended, and its exit is told without the monitor."""
+    if not node.exits.ending(record.id):
+        return False
+    with contextlib.suppress(TimeoutError):
+        await node.exit_waits.wait(record.id, FILE_GRACE + 1.0)
+    return _ended(node, record)
 
 
 async def _kill_cgroup(node: Node, record: ContainerRecord) -> None:
@@ -132,8 +142,3 @@ def _states(node: Node, record: ContainerRecord) -> str:
         name, _, rest = text.partition("(")[2].rpartition(")")
         found.append(f"{pid} {name} state {rest.split()[0]}")
     return ", ".join(found) or "none found"
-
-
-async def declare_lost(node: Node, record: ContainerRecord, finished_at: int) -> None:
-    """Record the end of a container whose exit nobody saw."""
-    await handle_exit(node, Exit(record.id, None, finished_at))

@@ -1,8 +1,10 @@
 """Building blocks of every state change: undo stacks, joined attempts, named fault points."""
 
+from triptych_runtime.lifecycle.deadline import deadline
 from triptych_runtime.lifecycle.faults import fault
 from triptych_runtime.lifecycle.flights import Flights
+from triptych_runtime.lifecycle.together import each, together
 from triptych_runtime.lifecycle.undo import Undo
 from triptych_runtime.lifecycle.waits import Waits
 
-__all__ = ["Flights", "Undo", "Waits", "fault"]
+__all__ = ["Flights", "Undo", "Waits", "deadline", "each", "fault", "together"]

@@ -10,6 +10,11 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from triptych_errors import TriptychError
+
+from triptych_runtime.errors import CalledOff
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -27,19 +32,27 @@ class Flights:
 
     def __init__(self) -> None:
         self._running: dict[str, asyncio.Task[Any]] = {}
+        self._reasons: WeakKeyDictionary[asyncio.Task[Any], TriptychError] = WeakKeyDictionary()
 
     async def join(self, key: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Wait for the work under `key`, starting it with `work` unless it runs already.
 
         :raises Exception: what the work raised; every caller gets the same.
         """
-        task = self._running.get(key) or self._start(key, work)
-        result: T = await asyncio.shield(task)
+        task = self.get(key) or self._start(key, work)
+        result: T = await self._await(task)
         return result
+
+    async def _await(self, task: asyncio.Task[Any]) -> Any:
+        """The outcome of a task; that it was called off is an error here, and no cancellation of ours."""
+        await _settled(task)
+        if task.cancelled():
+            raise self._reasons.get(task) or CalledOff(f"{task.get_name()}: the daemon shuts down")
+        return task.result()
 
     def background(self, key: str, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
         """Start `work` under `key` without waiting, unless it runs already. A failure is logged."""
-        if key not in self._running:
+        if key not in self:
             self._start(key, work).add_done_callback(_log_failure)
 
     def _start(self, key: str, work: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T]:
@@ -50,19 +63,38 @@ class Flights:
 
     def get(self, key: str) -> asyncio.Task[Any] | None:
         """The work that runs under `key`."""
-        return self._running.get(key)
+        task = self._running.get(key)
+        return None if task is None or task.done() else task
 
     def __contains__(self, key: str) -> bool:
-        return key in self._running
+        return self.get(key) is not None
 
     def __len__(self) -> int:
-        return len(self._running)
+        return sum(not task.done() for task in self._running.values())
 
     def _landed(self, key: str, task: asyncio.Task[Any]) -> None:
         if self._running.get(key) is task:
             del self._running[key]
         if not task.cancelled():
             task.exception()  # seen here, so that nobody waiting is no warning
+
+    def call_off(self, prefix: str, reason: TriptychError) -> None:
+        """Cancel (and so undo) the work under all keys that begin so; its callers get `reason`."""
+        for key, task in self._running.items():
+            if key.startswith(prefix) and not task.done():
+                self._reasons[task] = reason
+                task.cancel()
+
+    async def settled(self, *keys: str) -> None:
+        """Wait until no work runs under the keys; its failures are not ours."""
+        for key in keys:
+            task = self.get(key)
+            if task is not None:
+                await _settled(task)
+
+    async def settled_below(self, prefix: str) -> None:
+        """Wait until no work runs under any key that begins so."""
+        await self.settled(*(key for key in self._running if key.startswith(prefix)))
 
     async def drain(self, seconds: float) -> None:
         """Wait for all work to end, at most `seconds`; what is left is cancelled (and so undone)."""
@@ -74,3 +106,8 @@ class Flights:
             task.cancel()
         if late:
             await asyncio.wait(late, timeout=seconds)
+
+
+async def _settled(task: asyncio.Task[Any]) -> None:
+    """Wait for a task's end without taking its outcome; a cancelled caller leaves it alone."""
+    await asyncio.wait((task,))

@@ -100,12 +100,17 @@ class ContainerRecord(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def state(self) -> int:
         """The state that the CRI knows."""
+        if self.phase is ContainerPhase.REMOVING and not self.finished_at:
+            return api_pb2.CONTAINER_CREATED
         return _STATES[self.phase]
 
     @property
     def visible(self) -> bool:
-        """Whether lists show it."""
-        return self.phase not in (ContainerPhase.CREATING, ContainerPhase.REMOVING)
+        """Whether lists show it: once its creation is complete, until nothing of it is left.
+
+        One whose removal failed half way is still shown, as exited: the kubelet then removes it again.
+        """
+        return self.phase is not ContainerPhase.CREATING
 
     @property
     def running(self) -> bool:

@@ -61,8 +61,11 @@ class SandboxRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def visible(self) -> bool:
-        """Whether lists show it: not before its creation is complete, nor once its removal began."""
-        return self.phase in (SandboxPhase.READY, SandboxPhase.NOT_READY)
+        """Whether lists show it: once its creation is complete, until nothing of it is left.
+
+        One whose removal failed half way is still shown, as not ready: the kubelet then removes it again.
+        """
+        return self.phase is not SandboxPhase.CREATING
 
     @property
     def options(self) -> api_pb2.NamespaceOption:

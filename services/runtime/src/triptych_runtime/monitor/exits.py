@@ -23,8 +23,8 @@ _IN_CLOSE_WRITE = 0x8
 _IN_MOVED_TO = 0x80
 _IN_NONBLOCK = os.O_NONBLOCK
 _EVENT = struct.Struct("iIII")
-#: How long the exit file may come after the process's end: conmon drains the output first.
-_FILE_GRACE = 10.0
+#: Seconds by which the exit file may come after the process's end: conmon drains the output first.
+FILE_GRACE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,8 @@ class ExitWatch:
         self._fd = -1
         self._pidfds: dict[str, int] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._monitors: dict[str, int] = {}
+        self._monitor_fds: dict[str, int] = {}
 
     def start(self) -> None:
         """Begin to watch; the directory is made."""
@@ -63,19 +65,22 @@ class ExitWatch:
 
     def stop(self) -> None:
         loop = asyncio.get_running_loop()
-        for container_id in list(self._pidfds):
+        for container_id in [*self._pidfds, *self._timers]:
             self.forget(container_id)
         if self._fd >= 0:
             loop.remove_reader(self._fd)
             os.close(self._fd)
             self._fd = -1
 
-    def add(self, container_id: str, process: ProcessIdentity) -> None:
-        """Watch a container that runs; one that has ended already is reported at once."""
-        if container_id in self._pidfds:
+    def add(self, container_id: str, process: ProcessIdentity, monitor: int = 0) -> None:
+        """Watch a container that runs; one that has ended already is reported at once.
+
+        :param monitor: PID of its conmon: when that is gone too, no exit file is awaited.
+        """
+        if container_id in self._pidfds or self._report_file(container_id):
             return
-        if self._report_file(container_id):
-            return
+        if monitor:
+            self._monitors[container_id] = monitor
         try:
             fd = process.open()
         except ProcessLookupError:
@@ -86,17 +91,16 @@ class ExitWatch:
 
     def forget(self, container_id: str) -> None:
         """Stop watching a container."""
-        fd = self._pidfds.pop(container_id, -1)
-        if fd >= 0:
-            asyncio.get_running_loop().remove_reader(fd)
-            os.close(fd)
+        self._close(self._pidfds, container_id)
+        self._close(self._monitor_fds, container_id)
+        self._monitors.pop(container_id, None)
         timer = self._timers.pop(container_id, None)
         if timer is not None:
             timer.cancel()
 
-    def pidfd(self, container_id: str) -> int:
-        """The pidfd of a watched container's first process, -1 for none."""
-        return self._pidfds.get(container_id, -1)
+    def ending(self, container_id: str) -> bool:
+        """Whether a container's first process has ended and its exit file is awaited."""
+        return container_id in self._timers
 
     def signal(self, container_id: str, number: int) -> bool:
         """Signal a watched container's first process; False when it is gone."""
@@ -122,21 +126,38 @@ class ExitWatch:
             )
             offset += _EVENT.size + length
             if mask & 0x4000:  # IN_Q_OVERFLOW: some were dropped, so look at all
-                for container_id in list(self._pidfds):
+                for container_id in [*self._pidfds, *self._timers]:
                     self._report_file(container_id)
             elif name in self._pidfds or name in self._timers:
                 self._report_file(name)
 
     def _ended(self, container_id: str) -> None:
         """The process has ended; its exit file follows when conmon has drained its output."""
-        fd = self._pidfds.get(container_id, -1)
+        self._close(self._pidfds, container_id)
+        if self._report_file(container_id) or container_id in self._timers:
+            return
+        loop = asyncio.get_running_loop()
+        alive = self._watch_monitor(container_id)
+        self._timers[container_id] = loop.call_later(FILE_GRACE if alive else 0, self._lost, container_id)
+
+    def _watch_monitor(self, container_id: str) -> bool:
+        """Be told when the monitor ends as well: no exit file comes then. False when it is gone."""
+        monitor = self._monitors.get(container_id, 0)
+        if not monitor:
+            return True
+        try:
+            fd = os.pidfd_open(monitor)
+        except ProcessLookupError:
+            return False
+        self._monitor_fds[container_id] = fd
+        asyncio.get_running_loop().add_reader(fd, self._lost, container_id)
+        return True
+
+    def _close(self, fds: dict[str, int], container_id: str) -> None:
+        fd = fds.pop(container_id, -1)
         if fd >= 0:
             asyncio.get_running_loop().remove_reader(fd)
-        if self._report_file(container_id):
-            return
-        if container_id not in self._timers:
-            loop = asyncio.get_running_loop()
-            self._timers[container_id] = loop.call_later(_FILE_GRACE, self._lost, container_id)
+            os.close(fd)
 
     def _lost(self, container_id: str) -> None:
         if not self._report_file(container_id):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Awaitable
 from pathlib import Path
 
 from triptych_errors import TriptychError
@@ -16,27 +17,39 @@ log = logging.getLogger(__name__)
 
 
 async def remove_orphans(node: Node) -> None:
-    """Remove OCI containers, bundles, namespaces, files, networks and root file systems that nobody owns."""
+    """Remove OCI containers, bundles, namespaces, files, networks and root file systems that nobody owns.
+
+    One that cannot be removed is told of, and left for the next start.
+    """
     await _oci_containers(node)
     await _bundles(node)
     await _sandboxes(node)
     await _root_filesystems(node)
 
 
+async def _remove(kind: str, identity: str, *steps: Awaitable[object]) -> None:
+    log.info("removing an orphan", extra={"kind": kind, "id": identity})
+    for step in steps:
+        try:
+            await step
+        except (TriptychError, OSError) as error:
+            extra = {"kind": kind, "id": identity, "error": str(error)}
+            log.warning("an orphan could not be removed", extra=extra)
+
+
 async def _oci_containers(node: Node) -> None:
     for handler in node.handlers.all():
         for name in await asyncio.to_thread(handler.runtime.known):
             if name not in node.state.containers:
-                log.info("removing an orphan", extra={"kind": "OCI container", "id": name})
-                await handler.runtime.delete(name)
+                await _remove("OCI container", name, handler.runtime.delete(name))
 
 
 async def _bundles(node: Node) -> None:
     for parent in (node.paths.state / "containers", node.paths.root / "volumes"):
         for name in await asyncio.to_thread(_entries, parent):
             if name not in node.state.containers:
-                log.info("removing an orphan", extra={"kind": "bundle", "id": name})
-                await asyncio.to_thread(remove_bundle, node.paths.bundle(name), node.paths.volumes(name))
+                bundle, volumes = node.paths.bundle(name), node.paths.volumes(name)
+                await _remove("bundle", name, asyncio.to_thread(remove_bundle, bundle, volumes))
     for name in await asyncio.to_thread(_entries, node.paths.exits):
         if name not in node.state.containers:
             node.exits.remove_file(name)
@@ -44,12 +57,13 @@ async def _bundles(node: Node) -> None:
 
 async def _sandboxes(node: Node) -> None:
     known = node.state.sandboxes
-    await node.network.gc([s.id for s in known.values() if s.network_ready or s.id in node.namespaces.ids()])
-    for name in set(node.namespaces.ids()) | set(node.files.ids()):
+    pinned = set(node.namespaces.ids())
+    await node.network.gc([s.id for s in known.values() if s.network_ready or s.id in pinned])
+    for name in pinned | set(node.files.ids()):
         if name not in node.state.sandboxes:
-            log.info("removing an orphan", extra={"kind": "namespaces", "id": name})
-            await node.namespaces.destroy(name)
-            await node.files.destroy(name)
+            cgroup = node.cgroups.resolve_parent(node.cgroups.default_parent(name))
+            removal = (cgroup.kill(), node.namespaces.destroy(name), node.files.destroy(name))
+            await _remove("pod sandbox", name, *removal, node.cgroups.remove_pod(name))
 
 
 async def _root_filesystems(node: Node) -> None:
@@ -60,9 +74,8 @@ async def _root_filesystems(node: Node) -> None:
         return
     for owner in {key.partition("/")[0] for key in keys}:
         if owner not in node.state.containers:
-            log.info("removing an orphan", extra={"kind": "root filesystem", "id": owner})
-            await node.images.remove(owner)
-            await node.images.remove(owner, prefix=True)
+            removal = (node.images.remove(owner), node.images.remove(owner, prefix=True))
+            await _remove("root filesystem", owner, *removal)
 
 
 def _entries(directory: Path) -> list[str]:

@@ -1,44 +1,75 @@
 """Finishing what was half done, taking up what lives, and clearing away what nobody owns.
 
-The kernel, the monitor's exit files and the OCI runtime's state are the truth. One item that fails is
-logged and left for the next start; it never keeps the others, or the daemon, from going on.
+The kernel, the monitor's exit files and the OCI runtime's state are the truth. What takes an OCI runtime or
+a CNI plugin is work of its own for each item, which an RPC on that item joins or awaits: one that hangs or
+fails never keeps the others, or the daemon, from going on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Iterable
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
 
 import msgspec
 from triptych_errors import TriptychError
-from triptych_linux.pidfd import ProcessIdentity
 
 from triptych_runtime import clock
 from triptych_runtime.containers import watch
-from triptych_runtime.containers.exits import handle_exit, release
+from triptych_runtime.containers.exits import release, undo_start
 from triptych_runtime.containers.remove import discard
+from triptych_runtime.lifecycle import each
 from triptych_runtime.model import ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord
-from triptych_runtime.monitor import Exit
-from triptych_runtime.monitor.exits import read_exit
 from triptych_runtime.namespaces import InitProcess
 from triptych_runtime.node import Node
 from triptych_runtime.recovery.orphans import remove_orphans
-from triptych_runtime.sandboxes import discard_sandbox
-from triptych_runtime.sandboxes.stop import release_sandbox
+from triptych_runtime.sandboxes import change, discard_sandbox, stop_sandbox
 
 log = logging.getLogger(__name__)
 
 #: Items worked on at once; each is mostly waiting.
 _PARALLEL = 16
+#: Seconds after which one more is begun although so many still run: they may hang.
+_STAGGER = 1.0
+#: Seconds that the daemon waits for all of it before it takes changes.
+_PATIENCE = 2.0
+
+Work = Callable[[], Coroutine[Any, Any, object]]
 
 
 async def reconcile(node: Node, *, rebooted: bool) -> None:
-    """Bring records and kernel together."""
-    containers = list(node.state.containers.values())
-    await _all(_container(node, record, rebooted) for record in containers)
-    await _all(_sandbox(node, record, rebooted) for record in list(node.state.sandboxes.values()))
+    """Bring records and kernel together.
+
+    What is not done within `_PATIENCE` goes on behind the first answers; after a reboot all of it does:
+    nothing is alive, and all records say so already.
+    """
+    if rebooted:
+        await each(node.state.save(sandbox) for sandbox in list(node.state.sandboxes.values()))
+        await each(node.state.save(container) for container in list(node.state.containers.values()))
     await node.database.set_meta("boot_id", clock.boot_id())
+    for container in list(node.state.containers.values()):
+        if container.running:
+            watch(node, container)
+            await asyncio.sleep(0)
+    for sandbox in list(node.state.sandboxes.values()):
+        if sandbox.phase is SandboxPhase.READY:
+            await _check(node, sandbox)
+    work = dict(_work(node, rebooted))
+    for key in [key for key in work if key.startswith("undo start ")]:
+        node.flights.background(key, work.pop(key))
+    node.flights.background("reconcile", lambda: _run(node, work))
+    if not rebooted:
+        await _wait(node)
+
+
+async def _wait(node: Node) -> None:
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            while len(node.flights):
+                await node.flights.settled_below("")
+    except TimeoutError:
+        log.warning("reconciling goes on in the background", extra={"items": len(node.flights)})
 
 
 async def clean_up(node: Node) -> None:
@@ -49,85 +80,89 @@ async def clean_up(node: Node) -> None:
         log.warning("removing orphans failed", extra={"error": str(error)})
 
 
-async def _all(work: Iterable[Awaitable[None]]) -> None:
-    gate = asyncio.Semaphore(_PARALLEL)
+async def _run(node: Node, work: dict[str, Work]) -> None:
+    """Begin all work, so many at once as long as they come to their ends."""
+    running: set[asyncio.Future[Any]] = set()
+    for key, item in work.items():
+        node.flights.background(key, item)
+        task = node.flights.get(key)
+        if task is not None:
+            running.add(task)
+        if len(running) >= _PARALLEL:
+            _, running = await asyncio.wait(running, timeout=_STAGGER, return_when=asyncio.FIRST_COMPLETED)
+    if running:
+        await asyncio.wait(running)
 
-    async def one(item: Awaitable[None]) -> None:
-        async with gate:
-            try:
-                await item
-            except (TriptychError, OSError, ExceptionGroup) as error:
-                log.warning("an item could not be reconciled", extra={"error": str(error)})
 
-    async with asyncio.TaskGroup() as group:
-        for item in work:
-            group.create_task(one(item))
+def _work(node: Node, rebooted: bool) -> Iterator[tuple[str, Work]]:
+    """What is to be done, under the keys that RPCs on the same thing join."""
+    for container in node.state.containers.values():
+        found = _container_work(node, container)
+        if found is not None:
+            yield found
+    for sandbox in node.state.sandboxes.values():
+        found = _sandbox_work(node, sandbox, rebooted)
+        if found is not None:
+            yield found
 
 
-async def _container(node: Node, record: ContainerRecord, rebooted: bool) -> None:
+def _container_work(node: Node, record: ContainerRecord) -> tuple[str, Work] | None:
     match record.phase:
         case ContainerPhase.CREATING | ContainerPhase.REMOVING:
-            await discard(node, record)
-            await node.state.delete(record)
-            log.info(
-                "removed a half-made container", extra={"container": record.id, "phase": record.phase.value}
-            )
+            return f"remove {record.id}", lambda: _remove_container(node, record)
         case ContainerPhase.STARTING:
-            await _half_started(node, record)
-        case ContainerPhase.RUNNING:
-            await _running(node, record)
-        case ContainerPhase.EXITED:
-            if rebooted:
-                await node.state.save(record)
-            await _leftovers(node, record)
-        case ContainerPhase.CREATED:
-            pass
+            return f"undo start {record.id}", lambda: _half_started(node, record)
+        case ContainerPhase.EXITED if _left_over(node, record):
+            # Its exit was recorded, but the daemon ended before it had cleaned up.
+            return f"release {record.id}", lambda: release(node, record, end_monitor=True)
+    return None
+
+
+def _sandbox_work(node: Node, record: SandboxRecord, rebooted: bool) -> tuple[str, Work] | None:
+    match record.phase:
+        case SandboxPhase.CREATING | SandboxPhase.REMOVING:
+            return f"remove sandbox {record.id}", lambda: _remove_sandbox(node, record)
+        case SandboxPhase.NOT_READY if rebooted or record.network_ready or record.namespaces:
+            # Its addresses go back now, and not when the kubelet comes to remove it.
+            return f"reconcile sandbox {record.id}", lambda: stop_sandbox(node, record)
+    return None
+
+
+async def _remove_container(node: Node, record: ContainerRecord) -> None:
+    async with node.locks.hold(record.id):
+        await discard(node, record)
+        await node.state.delete(record)
+    log.info("removed a half-made container", extra={"container": record.id, "phase": record.phase.value})
 
 
 async def _half_started(node: Node, record: ContainerRecord) -> None:
     """The start was cut off: undone, so that the kubelet's retry can start it anew."""
-    await release(node, record)
-    node.exits.remove_file(record.id)
-    await node.state.save(msgspec.structs.replace(record, phase=ContainerPhase.CREATED))
+    async with node.locks.hold(record.id):
+        try:
+            await undo_start(node, record)
+        finally:
+            await node.state.save(msgspec.structs.replace(record, phase=ContainerPhase.CREATED))
     log.info("undid a half-done start", extra={"container": record.id})
 
 
-async def _running(node: Node, record: ContainerRecord) -> None:
-    if ProcessIdentity(record.pid, record.start_ticks).alive():
-        watch(node, record)
-        return
-    found = await asyncio.to_thread(read_exit, node.paths.exits, record.id)
-    await handle_exit(node, found or Exit(record.id, None, clock.now()))
-
-
-async def _leftovers(node: Node, record: ContainerRecord) -> None:
-    """An exit was recorded, but the daemon ended before it had cleaned up."""
+def _left_over(node: Node, record: ContainerRecord) -> bool:
     handler = node.handlers.find(record.handler)
     known = handler is not None and (handler.runtime.root / record.id).exists()
-    if known or node.cgroups.resolve(record.cgroups_path).exists():
-        await release(node, record)
+    return known or node.cgroups.resolve(record.cgroups_path).exists()
 
 
-async def _sandbox(node: Node, record: SandboxRecord, rebooted: bool) -> None:
-    match record.phase:
-        case SandboxPhase.CREATING | SandboxPhase.REMOVING:
-            for container in node.state.containers_of(record.id):
-                await discard(node, container)
-                await node.state.delete(container)
-            await discard_sandbox(node, record)
-            await node.state.delete(record)
-            log.info(
-                "removed a half-made sandbox", extra={"sandbox": record.id, "phase": record.phase.value}
-            )
-        case SandboxPhase.NOT_READY:
-            if rebooted or record.network_ready or record.namespaces:
-                # Its addresses go back now, and not when the kubelet comes to remove it.
-                await node.state.save(await release_sandbox(node, record))
-        case SandboxPhase.READY:
-            await _ready(node, record)
+async def _remove_sandbox(node: Node, record: SandboxRecord) -> None:
+    for container in node.state.containers_of(record.id):
+        await node.flights.settled(f"remove {container.id}")
+        if container.id in node.state.containers:
+            await _remove_container(node, container)
+    await discard_sandbox(node, record)
+    await node.state.delete(record)
+    log.info("removed a half-made sandbox", extra={"sandbox": record.id, "phase": record.phase.value})
 
 
-async def _ready(node: Node, record: SandboxRecord) -> None:
+async def _check(node: Node, record: SandboxRecord) -> None:
+    """Whether what makes a sandbox ready is still there."""
     problem = ""
     pinned = node.namespaces.get(record.id).paths()
     missing = sorted(set(record.namespaces) - set(pinned))
@@ -137,4 +172,4 @@ async def _ready(node: Node, record: SandboxRecord) -> None:
         problem = "its init process is gone"
     if problem:
         log.warning("a sandbox is not ready any more", extra={"sandbox": record.id, "problem": problem})
-        await node.state.save(msgspec.structs.replace(record, phase=SandboxPhase.NOT_READY))
+        await change(node, record.id, phase=SandboxPhase.NOT_READY)

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 from runtime.v1 import api_pb2
 from triptych.rootfs.v1 import rootfs_pb2
+from triptych_linux.process import shielded
 from triptych_oci import ImageConfig, parse_image_config
 from triptych_service.tracing import span
 
@@ -16,7 +17,7 @@ from triptych_runtime import clock
 from triptych_runtime.bundles import mount_image_volume, mount_rootfs, remove_bundle, write_bundle
 from triptych_runtime.containers import emit, sandbox_context, target_pid_namespace
 from triptych_runtime.errors import NameInUse, SandboxNotReady
-from triptych_runtime.lifecycle import Undo, fault
+from triptych_runtime.lifecycle import Undo, deadline, fault
 from triptych_runtime.model import ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord, User, new_id
 from triptych_runtime.node import Node
 from triptych_runtime.ociruntime import Handler
@@ -50,17 +51,20 @@ async def create_container(
     validate_container(request.config, sandbox.config, node.host, handler.features)
     meta = request.config.metadata
     key = f"{sandbox.id}_{meta.name}_{meta.attempt}"
-    if f"create {key}" not in node.flights:
-        found = _existing(node, key, request.config)
-        if found is not None:
-            return api_pb2.CreateContainerResponse(container_id=found)
-    identity = await node.flights.join(
-        f"create {key}", lambda: _create(node, sandbox, handler, request.config)
-    )
-    return api_pb2.CreateContainerResponse(container_id=identity)
+    found = None if f"create {key}" in node.flights else _existing(node, key, request.config)
+    if found is None:
+        identity = await node.flights.join(
+            f"create {key}", lambda: _create(node, sandbox, handler, request.config)
+        )
+        found = _existing(node, key, request.config) or identity
+    return api_pb2.CreateContainerResponse(container_id=found)
 
 
 def _existing(node: Node, key: str, config: api_pb2.ContainerConfig) -> str | None:
+    """The container of this name and attempt, None for none, or one that is being removed.
+
+    :raises NameInUse: when it is not what is asked for.
+    """
     identity = node.state.by_key(key)
     record = node.state.containers.get(identity) if identity else None
     if record is None or record.phase in (ContainerPhase.CREATING, ContainerPhase.REMOVING):
@@ -78,28 +82,28 @@ def _existing(node: Node, key: str, config: api_pb2.ContainerConfig) -> str | No
 async def _create(
     node: Node, sandbox: SandboxRecord, handler: Handler, config: api_pb2.ContainerConfig
 ) -> str:
-    async with asyncio.timeout(node.settings.deadlines.create):
-        record = ContainerRecord(
-            id=new_id(),
-            sandbox_id=sandbox.id,
-            phase=ContainerPhase.CREATING,
-            config=config,
-            handler=handler.name,
-            created_at=clock.now(),
-            cgroups_path="",
-            log_path=_log_path(sandbox, config),
-        )
-        record = msgspec.structs.replace(
-            record, cgroups_path=node.cgroups.container_path(sandbox.cgroup_parent, record.id)
-        )
-        async with Undo(record.id) as undo:
-            await node.state.save(record)
-            undo.push("record", lambda: node.state.delete(record))
-            fault("create_container.record")
-            record = await _build(node, sandbox, handler, record, undo)
-            fault("create_container.built")
-            record = msgspec.structs.replace(record, phase=ContainerPhase.CREATED)
-            await node.state.save(record)
+    identity = new_id()
+    record = ContainerRecord(
+        id=identity,
+        sandbox_id=sandbox.id,
+        phase=ContainerPhase.CREATING,
+        config=config,
+        handler=handler.name,
+        created_at=clock.now(),
+        cgroups_path=node.cgroups.container_path(sandbox.cgroup_parent, identity),
+        log_path=_log_path(sandbox, config),
+    )
+    what = f"create container {record.name!r} in sandbox {sandbox.id}"
+    async with deadline(node.settings.deadlines.create, what), Undo(record.id) as undo:
+        await node.state.save(record)
+        undo.push("record", lambda: node.state.delete(record))
+        fault("create_container.record")
+        record = await _build(node, sandbox, handler, record, undo)
+        fault("create_container.built")
+        if node.state.sandbox(sandbox.id).phase is not SandboxPhase.READY:  # stopped meanwhile
+            raise SandboxNotReady(sandbox.id)
+        record = msgspec.structs.replace(record, phase=ContainerPhase.CREATED)
+        await node.state.save(record)
     extra = {
         "container": record.id,
         "container_name": record.name,
@@ -154,7 +158,8 @@ async def _build(
         return spec
 
     with span("write bundle"):
-        spec = await asyncio.to_thread(work)
+        # A thread cannot be cancelled, and what it still makes must not come after it was undone.
+        spec = await shielded(asyncio.to_thread(work), node.settings.deadlines.create)
     await _relabel(spec)
     user = spec.user
     return msgspec.structs.replace(
@@ -214,7 +219,8 @@ async def _image_volumes(
             key, image, mount.image_sub_path, mount_label=sandbox.selinux_mount_label, **_mappings(sandbox)
         )
         target = node.paths.image_volume(record.id, index)
-        paths[index] = await asyncio.to_thread(mount_image_volume, prepared, target, userns)
+        mounting = asyncio.to_thread(mount_image_volume, prepared, target, userns)
+        paths[index] = await shielded(mounting, node.settings.deadlines.create)
         fault("create_container.image_volume")
     return paths, tuple(keys)
 

@@ -18,7 +18,6 @@ def _items(node: Node, filter: api_pb2.ContainerFilter) -> list[api_pb2.Containe
 
 def list_containers(node: Node, request: api_pb2.ListContainersRequest) -> api_pb2.ListContainersResponse:
     """Every container that passes the filter."""
-    node.container_messages.prune(node.state.containers)
     return api_pb2.ListContainersResponse(containers=_items(node, request.filter))
 
 

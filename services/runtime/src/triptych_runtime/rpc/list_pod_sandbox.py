@@ -18,7 +18,6 @@ def _items(node: Node, filter: api_pb2.PodSandboxFilter) -> list[api_pb2.PodSand
 
 def list_pod_sandbox(node: Node, request: api_pb2.ListPodSandboxRequest) -> api_pb2.ListPodSandboxResponse:
     """Every sandbox that passes the filter."""
-    node.sandbox_messages.prune(node.state.sandboxes)
     return api_pb2.ListPodSandboxResponse(items=_items(node, request.filter))
 
 

@@ -3,8 +3,8 @@ unless it shares its PID namespace."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
+from typing import Any
 
 import msgspec
 from runtime.v1 import api_pb2
@@ -13,9 +13,9 @@ from triptych_service.tracing import span
 from triptych_runtime import clock
 from triptych_runtime.containers import emit_sandbox
 from triptych_runtime.errors import InvalidArgument, NameInUse
-from triptych_runtime.lifecycle import Undo, fault
+from triptych_runtime.lifecycle import Undo, deadline, fault, together
 from triptych_runtime.model import SandboxPhase, SandboxRecord, new_id
-from triptych_runtime.namespaces import InitProcess, PinnedNamespaces
+from triptych_runtime.namespaces import PinnedNamespaces
 from triptych_runtime.node import Node
 from triptych_runtime.sandboxes import (
     attachment,
@@ -38,6 +38,7 @@ async def run_pod_sandbox(
 
     :raises InvalidArgument: naming the field. :raises UnknownHandler, HandlerUnusable: for the handler.
     :raises NameInUse: for another configuration, or a stopped sandbox, under the same name and attempt.
+    :raises TriptychError: of the step that failed; nothing is left then.
     """
     config = request.config
     if not config.HasField("metadata") or not config.metadata.name:
@@ -60,18 +61,21 @@ async def run_pod_sandbox(
         selinux_process_label=labels.process,
         selinux_mount_label=labels.mount,
     )
-    if f"run {draft.key}" not in node.flights:
-        found = _existing(node, draft)
-        if found is not None:
-            return api_pb2.RunPodSandboxResponse(pod_sandbox_id=found)
-    identity = await node.flights.join(f"run {draft.key}", lambda: _run(node, draft))
-    return api_pb2.RunPodSandboxResponse(pod_sandbox_id=identity)
+    found = None if f"run {draft.key}" in node.flights else _existing(node, draft)
+    if found is None:
+        identity = await node.flights.join(f"run {draft.key}", lambda: _run(node, draft))
+        found = _existing(node, draft) or identity
+    return api_pb2.RunPodSandboxResponse(pod_sandbox_id=found)
 
 
 def _existing(node: Node, draft: SandboxRecord) -> str | None:
+    """The sandbox of this name and attempt, None for none, or one that is being removed.
+
+    :raises NameInUse: when it is not what is asked for.
+    """
     identity = node.state.by_key(draft.key)
     record = node.state.sandboxes.get(identity) if identity else None
-    if record is None or not record.visible:
+    if record is None or record.phase not in (SandboxPhase.READY, SandboxPhase.NOT_READY):
         return None
     same = record.config == draft.config and record.handler == draft.handler
     if record.phase is SandboxPhase.READY and same:
@@ -85,7 +89,8 @@ def _existing(node: Node, draft: SandboxRecord) -> str | None:
 
 
 async def _run(node: Node, record: SandboxRecord) -> str:
-    async with asyncio.timeout(node.settings.deadlines.create), Undo(record.id) as undo:
+    what = f"run pod sandbox {_name(record)}"
+    async with deadline(node.settings.deadlines.create, what), Undo(record.id) as undo:
         if record.owns_cgroup:
             record = msgspec.structs.replace(record, cgroup_parent=node.cgroups.default_parent(record.id))
         node.namespaces.check(namespace_options(record))
@@ -116,48 +121,39 @@ async def _build(node: Node, record: SandboxRecord) -> SandboxRecord:
         pinned = await node.namespaces.create(record.id, namespace_options(record))
     fault("run_pod_sandbox.namespaces")
     record = msgspec.structs.replace(record, namespaces=pinned.paths())
+    built: dict[str, Any] = {}
     # The network takes by far the longest, and nothing else waits for it.
-    async with asyncio.TaskGroup() as group:
-        network = group.create_task(_network(node, record))
-        group.create_task(
-            node.files.create(record.id, files_options(record, node.settings.containers.shm_size))
-        )
-        init = group.create_task(_cgroup_and_init(node, record, pinned))
+    await together(
+        _network(node, record, built),
+        node.files.create(record.id, files_options(record, node.settings.containers.shm_size)),
+        _cgroup_and_init(node, record, pinned, built),
+    )
     fault("run_pod_sandbox.network")
     await node.namespaces.finish(record.id, namespace_options(record))
-    record = network.result()
-    process = init.result()
-    if process is None:
-        return record
-    return msgspec.structs.replace(
-        record,
-        init_pid=process.pid,
-        init_start_ticks=process.start_ticks,
-        namespaces=node.namespaces.get(record.id).paths(),
-    )
+    return msgspec.structs.replace(record, namespaces=node.namespaces.get(record.id).paths(), **built)
 
 
-async def _network(node: Node, record: SandboxRecord) -> SandboxRecord:
+async def _network(node: Node, record: SandboxRecord, built: dict[str, Any]) -> None:
     if record.host_network:
-        return record
+        return
     with span("setup network"):
         result = await node.network.setup(attachment(record))
     fault("run_pod_sandbox.attached")
-    return msgspec.structs.replace(record, network_ready=True, ips=tuple(result.ips))
+    built.update(network_ready=True, ips=tuple(result.ips))
 
 
 async def _cgroup_and_init(
-    node: Node, record: SandboxRecord, pinned: PinnedNamespaces
-) -> InitProcess | None:
+    node: Node, record: SandboxRecord, pinned: PinnedNamespaces, built: dict[str, Any]
+) -> None:
     if record.owns_cgroup:
         await node.cgroups.create_pod(record.id, record.resources, record.overhead)
         fault("run_pod_sandbox.cgroup")
     if record.options.pid != api_pb2.POD:
-        return None
+        return
     path = node.cgroups.container_path(record.cgroup_parent, record.id)
     with span("start pod init"):
         process = await node.init.start(
             pinned, lambda pid: node.cgroups.adopt(pid, path), users=user_mappings(record)
         )
     fault("run_pod_sandbox.init")
-    return process
+    built.update(init_pid=process.pid, init_start_ticks=process.start_ticks)

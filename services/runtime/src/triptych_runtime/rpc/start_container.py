@@ -10,13 +10,14 @@ import msgspec
 from runtime.v1 import api_pb2
 from triptych_errors import TriptychError
 from triptych_linux.pidfd import start_ticks
+from triptych_linux.process import shielded
 from triptych_service.tracing import span
 
 from triptych_runtime import clock
 from triptych_runtime.containers import emit, watch
-from triptych_runtime.containers.exits import release
+from triptych_runtime.containers.exits import undo_start
 from triptych_runtime.errors import RuntimeFailed, SandboxNotReady, WrongContainerState
-from triptych_runtime.lifecycle import fault
+from triptych_runtime.lifecycle import deadline, fault
 from triptych_runtime.model import ContainerPhase, ContainerRecord, ExitReason, SandboxPhase
 from triptych_runtime.node import Node
 from triptych_runtime.ociruntime import OciRuntime
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 #: Exit code of a container whose start failed, as containerd reports it.
 START_ERROR_CODE = 128
+#: Seconds for undoing a start, whose steps have shorter deadlines of their own.
+_UNDO_DEADLINE = 240.0
 
 
 async def start_container(
@@ -34,7 +37,8 @@ async def start_container(
 
     :raises ContainerNotFound: for an unknown ID. :raises WrongContainerState: for an exited container.
     :raises SandboxNotReady: when its sandbox was stopped.
-    :raises RuntimeFailed: with the OCI runtime's message; the container is exited with StartError then.
+    :raises RuntimeFailed, OperationTimeout: with the OCI runtime's message, or what did not end; the
+        container is exited with StartError then.
     """
     record = node.state.container(request.container_id)
     if not record.running:
@@ -43,7 +47,7 @@ async def start_container(
 
 
 async def _start(node: Node, container_id: str) -> None:
-    async with asyncio.timeout(node.settings.deadlines.create), node.locks.hold(container_id):
+    async with node.locks.hold(container_id):
         record = node.state.container(container_id)
         if record.running:
             return
@@ -57,14 +61,16 @@ async def _start(node: Node, container_id: str) -> None:
         runtime = node.handlers.get(record.handler).runtime
         record = msgspec.structs.replace(record, phase=ContainerPhase.STARTING)
         await node.state.save(record)
-        fault("start_container.marked")
+        # A start that is cancelled, since the daemon stops, stays as it is: the next daemon undoes it.
         try:
-            record = await _launch(node, runtime, record)
-        except BaseException as error:
-            await _failed(node, record, error)
+            async with deadline(node.settings.deadlines.create, f"start container {record.id}"):
+                fault("start_container.marked")
+                record = await _launch(node, runtime, record)
+        except Exception as error:
+            await shielded(_failed(node, record, error), _UNDO_DEADLINE)
             raise
-    log.info("started container", extra={"container": record.id, "pid": record.pid})
-    emit(node, record, api_pb2.CONTAINER_STARTED_EVENT)
+        log.info("started container", extra={"container": record.id, "pid": record.pid})
+        emit(node, record, api_pb2.CONTAINER_STARTED_EVENT)
 
 
 async def _launch(node: Node, runtime: OciRuntime, record: ContainerRecord) -> ContainerRecord:
@@ -101,11 +107,10 @@ async def _launch(node: Node, runtime: OciRuntime, record: ContainerRecord) -> C
     return record
 
 
-async def _failed(node: Node, record: ContainerRecord, error: BaseException) -> None:
+async def _failed(node: Node, record: ContainerRecord, error: Exception) -> None:
     """An exited container with the reason; the caller sees the error as well."""
-    node.exits.forget(record.id)
     try:
-        await release(node, record)
+        await undo_start(node, record)
     except (TriptychError, OSError) as problem:
         log.warning("undoing a start failed", extra={"container": record.id, "error": str(problem)})
     moment = clock.now()
@@ -119,6 +124,7 @@ async def _failed(node: Node, record: ContainerRecord, error: BaseException) -> 
         finished_at=moment,
     )
     await node.state.show(record)
+    log.warning("start failed", extra={"container": record.id, "error": record.message})
     emit(node, record, api_pb2.CONTAINER_STOPPED_EVENT)
 
 

@@ -6,7 +6,7 @@ from runtime.v1 import api_pb2
 
 from triptych_runtime.errors import SandboxNotFound
 from triptych_runtime.node import Node
-from triptych_runtime.sandboxes import stop_sandbox
+from triptych_runtime.sandboxes import remove_sandbox, stop_sandbox
 
 
 async def stop_pod_sandbox(
@@ -17,5 +17,8 @@ async def stop_pod_sandbox(
         record = node.state.sandbox(request.pod_sandbox_id)
     except SandboxNotFound:
         return api_pb2.StopPodSandboxResponse()
-    await stop_sandbox(node, record)
+    if f"remove sandbox {record.id}" in node.flights:
+        await remove_sandbox(node, record)
+    else:
+        await stop_sandbox(node, record)
     return api_pb2.StopPodSandboxResponse()

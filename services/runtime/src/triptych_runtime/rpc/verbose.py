@@ -9,7 +9,7 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
-from triptych_runtime.model import ContainerRecord, SandboxRecord
+from triptych_runtime.model import ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord
 from triptych_runtime.node import Node
 
 
@@ -28,7 +28,7 @@ async def sandbox_info(node: Node, record: SandboxRecord) -> str:
     return _json(
         {
             "pid": record.init_pid,
-            "processStatus": "running" if record.visible and record.state == 0 else "deleted",
+            "processStatus": "running" if record.phase is SandboxPhase.READY else "deleted",
             "netNamespaceClosed": "net" not in record.namespaces,
             "runtimeHandler": record.handler,
             "runtimeType": handler.runtime.path if handler else "",
@@ -55,7 +55,7 @@ async def container_info(node: Node, record: ContainerRecord) -> str:
             "sandboxID": record.sandbox_id,
             "pid": record.pid,
             "monitorPid": record.monitor_pid,
-            "removing": not record.visible,
+            "removing": record.phase is ContainerPhase.REMOVING,
             "snapshotKey": record.id,
             "bundle": str(path.parent),
             "runtimeType": record.handler,

@@ -1,11 +1,13 @@
-"""What several RPCs do with sandboxes: options from the request, stopping, discarding."""
+"""What several RPCs do with sandboxes: options from the request, changing, stopping, discarding."""
 
+from triptych_runtime.sandboxes.change import change
 from triptych_runtime.sandboxes.options import attachment, files_options, namespace_options, user_mappings
 from triptych_runtime.sandboxes.remove import discard_sandbox, remove_sandbox
 from triptych_runtime.sandboxes.stop import stop_sandbox
 
 __all__ = [
     "attachment",
+    "change",
     "discard_sandbox",
     "files_options",
     "namespace_options",

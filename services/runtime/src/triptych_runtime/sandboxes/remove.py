@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 
 import msgspec
 from runtime.v1 import api_pb2
 
 from triptych_runtime.containers import emit_sandbox, remove
-from triptych_runtime.lifecycle import fault
+from triptych_runtime.lifecycle import each, fault
 from triptych_runtime.model import SandboxPhase, SandboxRecord
 from triptych_runtime.node import Node
+from triptych_runtime.sandboxes.change import change
 from triptych_runtime.sandboxes.stop import release_sandbox, stop_sandbox
 
 log = logging.getLogger(__name__)
@@ -24,29 +24,30 @@ async def remove_sandbox(node: Node, record: SandboxRecord) -> None:
 
 async def _remove(node: Node, record: SandboxRecord) -> None:
     await stop_sandbox(node, record)
-    current = node.state.sandboxes.get(record.id)
-    if current is None:
-        return
-    async with asyncio.TaskGroup() as group:
-        for container in node.state.containers_of(record.id):
-            group.create_task(remove(node, container))
+    await node.flights.settled_below(f"create {record.id}_")
+    await each(remove(node, container) for container in node.state.containers_of(record.id))
     fault("remove_pod_sandbox.containers")
-    was_visible = current.visible
-    removing = msgspec.structs.replace(current, phase=SandboxPhase.REMOVING)
-    await node.state.save(removing)
+    removing = await change(node, record.id, phase=SandboxPhase.REMOVING)
+    if removing is None:
+        return
     fault("remove_pod_sandbox.marked")
     await discard_sandbox(node, removing)
     await node.state.delete(removing)
     log.info("removed pod sandbox", extra={"sandbox": record.id})
-    if was_visible:
-        emit_sandbox(node, removing, api_pb2.CONTAINER_DELETED_EVENT)
+    emit_sandbox(node, removing, api_pb2.CONTAINER_DELETED_EVENT)
+    node.forget(record.id)
 
 
 async def discard_sandbox(node: Node, record: SandboxRecord) -> None:
-    """Undo everything that a sandbox may have, whatever it came to."""
+    """Undo everything that a sandbox may have, whatever it came to.
+
+    What the network does not give back it tries again by itself, from its own records.
+
+    :raises TriptychError, OSError: what the first step that failed raised; all were tried.
+    """
     if record.phase is SandboxPhase.CREATING:
         # It may have been attached, or have an init, without having come to say so.
         paths = node.namespaces.get(record.id).paths()
         record = msgspec.structs.replace(record, network_ready=True, namespaces=paths)
         await node.cgroups.resolve(node.cgroups.container_path(record.cgroup_parent, record.id)).kill()
-    await release_sandbox(node, record)
+    await release_sandbox(node, record, keep_pins=False)

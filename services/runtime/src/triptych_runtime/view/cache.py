@@ -23,7 +23,6 @@ class MessageCache(Generic[R, M]):
             entry = self._entries[identity] = (record, self._build(record))
         return entry[1]
 
-    def prune(self, alive: dict[str, R]) -> None:
-        """Forget what is gone, when that is most of it."""
-        if len(self._entries) > 2 * len(alive) + 64:
-            self._entries = {k: v for k, v in self._entries.items() if k in alive}
+    def forget(self, identity: str) -> None:
+        """Drop the message of a record that is gone."""
+        self._entries.pop(identity, None)
