@@ -30,10 +30,8 @@ PYTEST = ".venv/bin/python -m pytest -p no:cacheprovider --timeout 900"
 
 SUITE = f"""\
 export PYTHONDONTWRITEBYTECODE=1
-{PYTEST} -q -m "integration and not node" --junit-xml="$RESULTS/junit.xml" >"$RESULTS/pytest.txt" 2>&1
-status=$?
-tail -n 25 "$RESULTS/pytest.txt"
-exit $status
+{PYTEST} -v -m "integration and not node" --junit-xml="$RESULTS/junit.xml" 2>&1 | tee "$RESULTS/pytest.txt"
+exit ${{PIPESTATUS[0]}}
 """
 
 LIFE = f"""\
