@@ -119,7 +119,7 @@ def _start(run: Run, cleanup: contextlib.ExitStack, only: Sequence[str]) -> Iter
     run.registry.start()
     pusher = Pusher(run.registry.host)
     image = pusher.push("bench/busybox", "1", busybox_image())
-    pause = pusher.push("bench/pause", "1", _pause_image())
+    pause = pusher.push("bench/pause", "1", pause_image())
 
     def wanted(name: str) -> bool:
         return not only or any(name.startswith(beginning) for beginning in only)
@@ -215,7 +215,7 @@ def _pull(images: api_pb2_grpc.ImageServiceStub, image: str) -> None:
     images.PullImage(api_pb2.PullImageRequest(image=api_pb2.ImageSpec(image=image)), timeout=120)
 
 
-def _pause_image() -> Any:
+def pause_image() -> Any:
     """A pause image for containerd: catatonit's pause mode, a static C program like Kubernetes' own."""
     program = shutil.which("catatonit")
     if program is None:
