@@ -187,6 +187,22 @@ def test_a_metrics_address_that_cannot_be_served_is_named(start: Start) -> None:
     assert "metrics.address '127.0.0.1:notaport' cannot be served" in daemon.lines()[-1]["message"]
 
 
+async def test_an_address_in_use_is_waited_for_and_left_when_the_daemon_stops(start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        daemon = start(f'[metrics]\naddress = "127.0.0.1:{port}"\n')
+        assert any("metrics are not served yet" in line["message"] for line in daemon.lines())
+    told = await asyncio.to_thread(daemon.wait_for, "serving metrics")
+    assert told["address"] == f"127.0.0.1:{port}"
+    assert await asyncio.to_thread(daemon.stop) == 0
+
+
+async def test_an_instance_can_have_an_address_of_its_own(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "own.sock"
+    start('[metrics]\naddress = "127.0.0.1:1"\n', env={"TRIPTYCH_METRICS_ADDRESS": f"unix:{path}"})
+    assert path.is_socket()
+
+
 def test_nothing_is_imported_while_telemetry_is_off() -> None:
     code = (
         "import sys, triptych_service\n"

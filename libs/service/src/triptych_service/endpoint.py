@@ -7,69 +7,107 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from triptych_service.errors import EndpointUnusable
+from triptych_service.errors import EndpointTaken, EndpointUnusable
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
+log = logging.getLogger(__name__)
+
 _REQUEST_SECONDS = 10.0
+_RETRY_SECONDS = 1.0
 _REQUEST_BYTES = 16 << 10
 
 
 @asynccontextmanager
-async def serve(address: str, registry: CollectorRegistry) -> AsyncIterator[str]:
-    """Serve until the context ends; gives the address in use, with the port that port 0 became.
+async def serve(address: str, registry: CollectorRegistry, stopping: asyncio.Event) -> AsyncIterator[None]:
+    """Serve until the daemon begins to stop, so that its successor finds the address free while it drains.
+
+    An address that another process holds is waited for: it may be a predecessor that still ends, or another
+    instance with the same configuration, and neither is a reason not to work.
 
     :param address: `host:port`, `[v6]:port` or `unix:/path`.
-    :raises EndpointUnusable: it cannot be bound.
+    :raises EndpointUnusable: it is no address, or one that this machine does not have.
     """
+    endpoint = _Endpoint(address, registry)
+    try:
+        server = await endpoint.listen()
+    except EndpointTaken as error:
+        log.warning("metrics are not served yet: %s", error)
+        server = None
+    serving = asyncio.create_task(endpoint.serve(server, stopping))
+    try:
+        yield
+    finally:
+        serving.cancel()
+        await asyncio.wait([serving])
 
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+
+class _Endpoint:
+    """One address and what is served on it."""
+
+    def __init__(self, address: str, registry: CollectorRegistry) -> None:
+        self._address = address
+        self._registry = registry
+
+    async def serve(self, server: asyncio.Server | None, stopping: asyncio.Event) -> None:
+        while server is None:
+            await asyncio.sleep(_RETRY_SECONDS)
+            with contextlib.suppress(EndpointUnusable):
+                server = await self.listen()
+        name = server.sockets[0].getsockname()
+        shown = f"unix:{name}" if isinstance(name, str) else f"{name[0]}:{name[1]}"
+        log.info("serving metrics", extra={"address": shown})
+        try:
+            await stopping.wait()
+        finally:
+            server.close()
+            if isinstance(name, str):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name)
+
+    async def listen(self) -> asyncio.Server:
+        """:raises EndpointUnusable: the address cannot be served; `EndpointTaken` when it is in use."""
+        try:
+            return await _listen(self._address, self._handle)
+        except OSError as error:
+            kind = EndpointTaken if error.errno == errno.EADDRINUSE else EndpointUnusable
+            raise kind(f"metrics.address {self._address!r} cannot be served: {error}") from None
+        except ValueError as error:
+            raise EndpointUnusable(f"metrics.address {self._address!r} cannot be served: {error}") from None
+
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(
             OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError
         ):
             async with asyncio.timeout(_REQUEST_SECONDS):
                 head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(await _answer(head, registry))
+                writer.write(await _answer(head, self._registry))
                 await writer.drain()
         writer.close()
 
-    server = await _listen(address, handle)
-    async with server:
-        name = server.sockets[0].getsockname()
-        yield f"unix:{name}" if isinstance(name, str) else f"{name[0]}:{name[1]}"
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+async def _listen(address: str, handle: Handler) -> asyncio.Server:
     if address.startswith("unix:"):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(address.removeprefix("unix:"))
-
-
-async def _listen(address: str, handle: object) -> asyncio.Server:
-    try:
-        if address.startswith("unix:"):
-            # Same-directory rename is not needed here: whoever may read the directory gains only metrics.
-            before = os.umask(0o177)
-            try:
-                return await asyncio.start_unix_server(
-                    handle,  # type: ignore[arg-type]
-                    address.removeprefix("unix:"),
-                    limit=_REQUEST_BYTES,
-                )
-            finally:
-                os.umask(before)
-        host, _, port = address.rpartition(":")
-        return await asyncio.start_server(
-            handle,  # type: ignore[arg-type]
-            host.strip("[]") or None,
-            int(port),
-            limit=_REQUEST_BYTES,
-        )
-    except (OSError, ValueError) as error:
-        raise EndpointUnusable(f"metrics.address {address!r} cannot be served: {error}") from None
+        # Same-directory rename is not needed here: whoever may read the directory gains only metrics.
+        before = os.umask(0o177)
+        try:
+            path = address.removeprefix("unix:")
+            return await asyncio.start_unix_server(handle, path, limit=_REQUEST_BYTES)
+        finally:
+            os.umask(before)
+    host, _, port = address.rpartition(":")
+    return await asyncio.start_server(handle, host.strip("[]") or None, int(port), limit=_REQUEST_BYTES)
 
 
 async def _answer(head: bytes, registry: CollectorRegistry) -> bytes:

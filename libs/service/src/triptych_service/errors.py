@@ -34,3 +34,7 @@ class SocketUnusable(FailedPrecondition):
 
 class EndpointUnusable(FailedPrecondition):
     """The address of the metrics endpoint cannot be served."""
+
+
+class EndpointTaken(EndpointUnusable):
+    """Another process serves it."""

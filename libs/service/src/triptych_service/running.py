@@ -102,7 +102,7 @@ class _Runner(Generic[S]):
             server, metrics, statuses = _server(settings, interceptor), Metrics(), health.Health()
             async with (
                 Tasks() as tasks,
-                _telemetry(definition, settings, metrics, tasks, interceptor) as turned_on,
+                _telemetry(definition, settings, metrics, tasks, interceptor, self._stopping) as turned_on,
             ):
                 daemon = Daemon(
                     definition,
@@ -200,6 +200,7 @@ async def _telemetry(
     metrics: Metrics,
     tasks: Tasks,
     interceptor: ServerInterceptor,
+    stopping: asyncio.Event,
 ) -> AsyncIterator[telemetry.Telemetry]:
     """Spans and metrics for the time of the context; nothing is imported or started when both are off."""
     turned_on = telemetry.start(definition.name, definition.version, settings, metrics)
@@ -211,8 +212,8 @@ async def _telemetry(
             return
         from triptych_service import endpoint
 
-        async with endpoint.serve(settings.metrics.address, turned_on.registry) as address:
-            log.info("serving metrics", extra={"address": address})
+        address = telemetry.metrics_address(settings)
+        async with endpoint.serve(address, turned_on.registry, stopping):
             yield turned_on
     finally:
         await asyncio.to_thread(turned_on.shutdown)

@@ -190,7 +190,8 @@ class MetricsSettings(Table):
     address: str = setting(
         "",
         "Where Prometheus scrapes `/metrics`: `host:port`, or `unix:/path` for a socket of mode 0600; empty "
-        "turns the endpoint off.",
+        "turns the endpoint off. `TRIPTYCH_METRICS_ADDRESS` in the environment wins over it, so that "
+        "streaming instances can have an address each.",
     )
 
 

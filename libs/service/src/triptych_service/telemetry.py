@@ -47,8 +47,13 @@ def wanted(settings: ServiceSettings, environment: Environment = os.environ) -> 
     return Wanted(
         traces=not disabled and _exports(environment, telemetry, "TRACES", "otlp"),
         otlp_metrics=not disabled and _exports(environment, telemetry, "METRICS", metrics_exporter),
-        prometheus=bool(settings.metrics.address),
+        prometheus=bool(metrics_address(settings, environment)),
     )
+
+
+def metrics_address(settings: ServiceSettings, environment: Environment = os.environ) -> str:
+    """Where metrics are served; the environment lets instances with one configuration have their own."""
+    return environment.get("TRIPTYCH_METRICS_ADDRESS", settings.metrics.address)
 
 
 def _exports(environment: Environment, telemetry: TelemetrySettings, signal: str, exporter: str) -> bool:
