@@ -208,6 +208,9 @@ class Transfer:
             else:
                 await self._sink.put(data)
                 self._count(len(data))
+                # The future would keep its bytes for as long as the list of ranges lives.
+                segment.ready = asyncio.get_running_loop().create_future()
+            del data
             segment.delivered.set()
 
     async def _stream_rest(self, index: int) -> None:
