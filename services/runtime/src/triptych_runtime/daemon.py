@@ -6,6 +6,7 @@ import asyncio
 import logging
 import shutil
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -38,12 +39,15 @@ from triptych_runtime.subjects import LayerUsageReader
 log = logging.getLogger(__name__)
 
 _DRAIN = 15.0
+_THREADS = 128
 
 
 @asynccontextmanager
 async def start(daemon: Daemon[Settings]) -> AsyncIterator[None]:
     """Serve RuntimeService and the forwarding ImageService until the daemon stops."""
     settings = daemon.settings
+    # Threads are made when needed. Those that hang in the kernel (state D) must leave enough for the others.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "worker"))
     images = connect(settings.image_socket)
     streaming = connect(settings.streaming_socket)
     node = await _node(daemon, images, streaming)

@@ -77,6 +77,10 @@ class MonitorTimeout(DeadlineExceeded):
     """The monitor gave no answer before its deadline."""
 
 
+class StoreFailed(Internal):
+    """The database cannot be written or read."""
+
+
 class StopTimeout(DeadlineExceeded):
     """A process did not end after SIGKILL."""
 
@@ -108,6 +112,7 @@ __all__ = [
     "SandboxNotReady",
     "ServiceDown",
     "StopTimeout",
+    "StoreFailed",
     "UnknownHandler",
     "WrongContainerState",
 ]

@@ -26,6 +26,17 @@ class HandlerSettings(Table):
         "", "The OCI runtime: an absolute path, or a name looked up in PATH; empty means NAME."
     )
     root: str = setting("", "Its state directory (`--root`); empty means `STATE/oci/NAME`.")
+    annotations: tuple[str, ...] = setting(
+        (),
+        "Annotations of pods and containers that it gets to see in the spec, as patterns such as "
+        '`"run.oci.*"`.',
+    )
+    privileged_host_devices: bool = setting(
+        True, "Privileged containers get every device of the host; a virtual machine had better not."
+    )
+    cgroup_writable: bool = setting(
+        False, "/sys/fs/cgroup is writable in containers that are not privileged; for cgroup v2."
+    )
 
 
 class DeadlineSettings(Table):
@@ -75,6 +86,12 @@ class ContainerSettings(Table):
     size_limit_annotation: str = setting(
         "triptych.dev/writable-layer-size",
         "Annotation of a container or pod that limits its writable layer, a quantity such as `2Gi`.",
+    )
+    device_ownership: bool = setting(
+        False,
+        "Devices of a container belong to its user and group instead of the host's owner "
+        "(containerd's device_ownership_from_security_context).",
+        reload=Reload.LIVE,
     )
     cdi_dirs: tuple[str, ...] = setting(("/etc/cdi", "/var/run/cdi"), "Where CDI specs are.")
     shm_size: int = setting(64 << 20, "Bytes of a pod's /dev/shm.")

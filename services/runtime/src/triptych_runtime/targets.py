@@ -28,6 +28,6 @@ def sandbox_target(record: SandboxRecord) -> streaming_pb2.Target:
 
 def container_target(node: Node, record: ContainerRecord) -> streaming_pb2.Target:
     """A container, for the audit log."""
-    target = sandbox_target(node.state.sandboxes[record.sandbox_id])
+    target = sandbox_target(node.state.sandbox(record.sandbox_id))
     target.container_id, target.container_name = record.id, record.name
     return target

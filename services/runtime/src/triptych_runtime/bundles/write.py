@@ -13,6 +13,9 @@ from triptych_runtime.errors import FailedPrecondition
 from triptych_runtime.spec import ContainerSpec, IdmappedMount, encode
 from triptych_runtime.spec.volumes import populate
 
+#: In the bundle: the pinned PID namespace of the container that this one joins (PID mode TARGET).
+TARGET_PIN = "target-pid"
+
 
 def write_bundle(bundle: Path, rootfs: Path, spec: ContainerSpec) -> None:
     """Write what a built container needs on the host, and its config.json."""
@@ -50,8 +53,13 @@ def _mount_idmapped(mount: IdmappedMount) -> None:
 
 
 def write_document(bundle: Path, document: bytes) -> None:
-    """Write config.json; it holds the environment, and so nobody else may read it."""
-    fd = os.open(bundle / "config.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    """Write config.json."""
+    write_private(bundle / "config.json", document)
+
+
+def write_private(path: Path, document: bytes) -> None:
+    """Write a document that holds an environment, and so nobody else may read."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "wb") as file:
         file.write(document)
 
@@ -59,6 +67,7 @@ def write_document(bundle: Path, document: bytes) -> None:
 def remove_bundle(bundle: Path, volumes: Path) -> None:
     """Unmount and remove a bundle and the container's anonymous volumes; idempotent."""
     mounts.umount_all(bundle / "rootfs")
+    mounts.umount_all(bundle / TARGET_PIN)
     with contextlib.suppress(FileNotFoundError):
         for idmapped in (bundle / "idmapped").iterdir():
             mounts.umount_all(idmapped)

@@ -36,6 +36,9 @@ async def call(
         code = error.code().value[0]
         detail = error.details() or ""
         down = code == Code.UNAVAILABLE and not detail.startswith("RegistryUnavailable")
-        if down or (unreachable_at_deadline and code == Code.DEADLINE_EXCEEDED):
+        late = code == Code.DEADLINE_EXCEEDED
+        if down or (unreachable_at_deadline and late):
             raise ServiceDown(daemon, socket, step, detail) from error
+        if late:
+            detail = f"{step}: {daemon} on {socket} gave no answer in time: {detail}"
         raise _BY_CODE.get(code, triptych_errors.Unknown)(detail) from error

@@ -11,6 +11,7 @@ from triptych_runtime.clients.calls import call
 
 _DAEMON = "triptych-image"
 _DEADLINE = 60.0
+_REMOVE_DEADLINE = 20.0
 
 
 class ImageClient:
@@ -69,9 +70,12 @@ class ImageClient:
         return await call(work, daemon=_DAEMON, socket=self.socket, step="prepare image volume")
 
     async def remove(self, key: str, *, prefix: bool = False) -> None:
-        """Drop a root filesystem or, with `prefix`, what lies below the key; idempotent."""
+        """Drop a root filesystem or, with `prefix`, what lies below the key; idempotent.
+
+        Waits a while for a daemon that is down: it may be restarting, and nobody need do this twice.
+        """
         request = rootfs_pb2.RemoveRootfsRequest(key=key, prefix=prefix)
-        work = self._stub.RemoveRootfs(request, timeout=_DEADLINE)
+        work = self._stub.RemoveRootfs(request, timeout=_REMOVE_DEADLINE, wait_for_ready=True)
         await call(work, daemon=_DAEMON, socket=self.socket, step="remove root filesystem")
 
     async def keys(self) -> list[str]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from runtime.v1 import api_pb2
+from triptych_linux import namespaces
+from triptych_linux.pidfd import ProcessIdentity
 
+from triptych_runtime.bundles import TARGET_PIN
 from triptych_runtime.errors import ContainerNotRunning, InvalidArgument
 from triptych_runtime.model import ContainerRecord, SandboxRecord
 from triptych_runtime.node import Node
@@ -36,8 +40,11 @@ def sandbox_context(node: Node, sandbox: SandboxRecord) -> SandboxContext:
     )
 
 
-def target_pid_namespace(node: Node, record: ContainerRecord) -> Path | None:
-    """The PID namespace of the container that PID mode TARGET names, None in the other modes.
+async def pin_target(node: Node, record: ContainerRecord) -> Path | None:
+    """Pin the PID namespace of the container that PID mode TARGET names; None in the other modes.
+
+    The pin is part of the bundle: were the target to end before this container starts, its PID could name
+    a process of the host by then.
 
     :raises InvalidArgument: when the target belongs to another pod.
     :raises ContainerNotRunning: when the target does not run.
@@ -52,4 +59,16 @@ def target_pid_namespace(node: Node, record: ContainerRecord) -> Path | None:
         )
     if not target.running:
         raise ContainerNotRunning(target.id, target.phase.value)
-    return Path(f"/proc/{target.pid}/ns/pid")
+    bundle = node.paths.bundle(record.id)
+    try:
+        await asyncio.to_thread(_pin, target, bundle)
+    except (FileNotFoundError, ProcessLookupError):
+        raise ContainerNotRunning(target.id, "ended") from None
+    return bundle / TARGET_PIN
+
+
+def _pin(target: ContainerRecord, bundle: Path) -> None:
+    bundle.mkdir(mode=0o711, exist_ok=True)
+    namespaces.pin(namespaces.Namespace.PID, bundle / TARGET_PIN, task=str(target.pid))
+    if not ProcessIdentity(target.pid, target.start_ticks).alive():
+        raise ProcessLookupError(target.pid)

@@ -4,7 +4,7 @@ from triptych_runtime.lifecycle.deadline import deadline
 from triptych_runtime.lifecycle.faults import fault
 from triptych_runtime.lifecycle.flights import Flights
 from triptych_runtime.lifecycle.together import each, together
-from triptych_runtime.lifecycle.undo import Undo
+from triptych_runtime.lifecycle.undo import STEP_DEADLINE, Undo
 from triptych_runtime.lifecycle.waits import Waits
 
-__all__ = ["Flights", "Undo", "Waits", "deadline", "each", "fault", "together"]
+__all__ = ["STEP_DEADLINE", "Flights", "Undo", "Waits", "deadline", "each", "fault", "together"]

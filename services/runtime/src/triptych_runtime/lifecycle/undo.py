@@ -11,6 +11,7 @@ from triptych_linux.process import shielded
 
 log = logging.getLogger(__name__)
 
+#: Seconds for one step of cleaning up.
 STEP_DEADLINE = 30.0
 
 

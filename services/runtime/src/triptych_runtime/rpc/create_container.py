@@ -15,12 +15,13 @@ from triptych_service.tracing import span
 
 from triptych_runtime import clock
 from triptych_runtime.bundles import mount_image_volume, mount_rootfs, remove_bundle, write_bundle
-from triptych_runtime.containers import emit, sandbox_context, target_pid_namespace
+from triptych_runtime.containers import emit, pin_target, sandbox_context
 from triptych_runtime.errors import NameInUse, SandboxNotReady
-from triptych_runtime.lifecycle import Undo, deadline, fault
+from triptych_runtime.lifecycle import STEP_DEADLINE, Undo, deadline, fault
 from triptych_runtime.model import ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord, User, new_id
 from triptych_runtime.node import Node
 from triptych_runtime.ociruntime import Handler
+from triptych_runtime.settings import HandlerSettings
 from triptych_runtime.sizes import size_limit
 from triptych_runtime.spec import (
     ContainerInputs,
@@ -147,12 +148,12 @@ async def _build(
     undo.push("bundle", lambda: asyncio.to_thread(remove_bundle, bundle, volumes))
     fault("create_container.rootfs")
     image_volumes, volume_keys = await _image_volumes(node, sandbox, record, userns_path, undo)
-    target = target_pid_namespace(node, record)
+    target = await shielded(pin_target(node, record), STEP_DEADLINE)
 
     def work() -> ContainerSpec:
         mount_rootfs(prepared.overlay, rootfs, userns_path)
         fault("create_container.mounted")
-        inputs = _inputs(node, record, image, prepared, image_volumes, target)
+        inputs = _inputs(node, handler, record, image, prepared, image_volumes, target)
         spec = build_container_spec(node.host, handler.features, sandbox_context(node, sandbox), inputs)
         write_bundle(bundle, rootfs, spec)
         return spec
@@ -177,6 +178,7 @@ async def _build(
 
 def _inputs(
     node: Node,
+    handler: Handler,
     record: ContainerRecord,
     image: ImageConfig,
     prepared: rootfs_pb2.PrepareRootfsResponse,
@@ -184,6 +186,7 @@ def _inputs(
     target: Path | None,
 ) -> ContainerInputs:
     containers = node.settings.containers
+    options = node.settings.handlers.get(handler.name, HandlerSettings())
     return ContainerInputs(
         container_id=record.id,
         config=record.config,
@@ -198,6 +201,10 @@ def _inputs(
         seccomp_root=Path(containers.seccomp_localhost_dir),
         image_ref=prepared.image_ref,
         cdi_dirs=tuple(Path(d) for d in containers.cdi_dirs),
+        passthrough_annotations=options.annotations,
+        privileged_host_devices=options.privileged_host_devices,
+        cgroup_writable=options.cgroup_writable,
+        device_ownership=containers.device_ownership,
     )
 
 

@@ -13,6 +13,7 @@ from triptych_errors import DeadlineExceeded
 from triptych_linux import process
 from triptych_service.tracing import span
 
+from triptych_runtime.bundles import write_private
 from triptych_runtime.errors import ContainerNotRunning, InvalidArgument, RuntimeFailed
 from triptych_runtime.execs import exec_process, read_process
 from triptych_runtime.model import ContainerRecord, new_id
@@ -50,7 +51,7 @@ async def _exec(
     base = node.paths.exec / new_id()[:32]
     document, pid_file = base.with_suffix(".json"), base.with_suffix(".pid")
     template = await read_process(node, record)
-    document.write_bytes(exec_process(template, cmd, terminal=False))
+    write_private(document, exec_process(template, cmd, terminal=False))
     runtime = node.handlers.get(record.handler).runtime
     settings = node.settings.containers
     try:
@@ -73,7 +74,8 @@ async def _exec(
             await process.drain_output(settings.exec_sync_drain, out, err)
         finally:
             if child.popen.returncode is None:
-                await process.shielded(_end(child, pid_file), _END_DEADLINE)
+                with contextlib.suppress(TimeoutError):  # it hangs in the kernel, killed
+                    await process.shielded(_end(child, pid_file), _END_DEADLINE)
             process.close_pipes(child)
     finally:
         for file in (document, pid_file):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import time
@@ -23,13 +24,19 @@ async def reopen_container_log(
     """Tells the monitor to open the log file anew, and waits until the new file is there.
 
     :raises ContainerNotRunning: for a container that does not run; no file is made then.
+    :raises MonitorTimeout: when the monitor hangs; no file is made then either.
     """
     record = node.state.container(request.container_id)
     if not record.running:
         raise ContainerNotRunning(record.id, record.phase.value)
     if record.log_path:
-        await asyncio.to_thread(_tell, node.paths.monitor(record.id).control)
-        await _wait_for(Path(record.log_path))
+        control = node.paths.monitor(record.id).control
+        await asyncio.to_thread(_tell, control)
+        try:
+            await _wait_for(Path(record.log_path))
+        except MonitorTimeout:
+            await asyncio.to_thread(_take_back, control)
+            raise
     return api_pb2.ReopenContainerLogResponse()
 
 
@@ -44,6 +51,16 @@ def _tell(control: Path) -> None:
         os.write(fd, _REOPEN)
     finally:
         os.close(fd)
+
+
+def _take_back(control: Path) -> None:
+    """Unsay what the monitor has not read: after an error no file may come into being."""
+    with contextlib.suppress(OSError):
+        fd = os.open(control, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            os.read(fd, 4096)
+        finally:
+            os.close(fd)
 
 
 async def _wait_for(path: Path) -> None:

@@ -236,7 +236,10 @@ class RuntimeService(api_pb2_grpc.RuntimeServiceServicer):
         self, request: api_pb2.GetEventsRequest, context: Context
     ) -> AsyncIterator[api_pb2.ContainerEventResponse]:
         await self._ready.loaded()
-        async for answer in get_container_events(self._node, request):
+        # The client's sign that it misses nothing any more is the answer's header.
+        async for answer in get_container_events(
+            self._node, request, lambda: context.send_initial_metadata(())
+        ):
             yield answer
 
     async def ListMetricDescriptors(

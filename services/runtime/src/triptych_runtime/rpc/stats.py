@@ -27,7 +27,7 @@ async def container_stats(
 
 
 async def _container_list(node: Node, filter: api_pb2.ContainerStatsFilter) -> list[api_pb2.ContainerStats]:
-    node.stats.keep(node.state.containers.keys() | node.state.sandboxes.keys())
+    _forget_removed(node)
     records = [r for r in node.state.visible_containers() if r.running and _container_matches(r, filter)]
     return await node.stats.container_stats([container_subject(node, r) for r in records])
 
@@ -62,6 +62,7 @@ async def pod_sandbox_stats(
 
 
 async def _pod_list(node: Node, filter: api_pb2.PodSandboxStatsFilter) -> list[api_pb2.PodSandboxStats]:
+    _forget_removed(node)
     records = [s for s in node.state.visible_sandboxes() if _ready(s) and _pod_matches(s, filter)]
     return await node.stats.pod_stats([pod_subject(node, r) for r in records])
 
@@ -89,6 +90,7 @@ async def list_metric_descriptors(
 
 
 async def _metrics(node: Node) -> list[api_pb2.PodSandboxMetrics]:
+    _forget_removed(node)
     records = [s for s in node.state.visible_sandboxes() if _ready(s)]
     return await node.stats.pod_metrics([pod_subject(node, r) for r in records])
 
@@ -106,6 +108,10 @@ async def stream_pod_sandbox_metrics(
     """The same in chunks."""
     for part in chunks(await _metrics(node)):
         yield api_pb2.StreamPodSandboxMetricsResponse(pod_sandbox_metrics=part)
+
+
+def _forget_removed(node: Node) -> None:
+    node.stats.keep(node.state.containers.keys() | node.state.sandboxes.keys())
 
 
 def _ready(record: SandboxRecord) -> bool:

@@ -21,17 +21,19 @@ async def update_pod_sandbox_resources(
 
     :raises SandboxNotReady: for a stopped sandbox. :raises InvalidArgument: naming the field.
     """
-    record = node.state.sandbox(request.pod_sandbox_id)
-    if record.phase is not SandboxPhase.READY:
-        raise SandboxNotReady(record.id)
+    identity = node.state.sandbox(request.pod_sandbox_id).id
     validate_resources(request.overhead, "overhead")
     validate_resources(request.resources, "resources")
-    overhead = merge(record.overhead, request.overhead) if request.HasField("overhead") else record.overhead
-    resources = (
-        merge(record.resources, request.resources) if request.HasField("resources") else record.resources
-    )
-    if record.owns_cgroup:
-        await node.cgroups.update_pod(record.id, resources, overhead)
-    current = node.state.sandbox(record.id)
-    await node.state.save(msgspec.structs.replace(current, overhead=overhead, resources=resources))
+    async with node.locks.hold(identity):
+        record = node.state.sandbox(identity)
+        if record.phase is not SandboxPhase.READY:
+            raise SandboxNotReady(record.id)
+        overhead, resources = record.overhead, record.resources
+        if request.HasField("overhead"):
+            overhead = merge(overhead, request.overhead)
+        if request.HasField("resources"):
+            resources = merge(resources, request.resources)
+        if record.owns_cgroup:
+            await node.cgroups.update_pod(record.id, resources, overhead)
+        await node.state.save(msgspec.structs.replace(record, overhead=overhead, resources=resources))
     return api_pb2.UpdatePodSandboxResourcesResponse()

@@ -21,6 +21,7 @@ from typing import TypeVar
 
 import msgspec
 
+from triptych_runtime.errors import StoreFailed
 from triptych_runtime.model import ContainerRecord, SandboxRecord
 from triptych_runtime.store.codec import decode, encode
 
@@ -45,7 +46,10 @@ class Snapshot:
 
 
 class Database:
-    """Rows of records; every method returns when the row is written."""
+    """Rows of records; every method returns when the row is written.
+
+    :raises StoreFailed: out of every method, when the disk is full or broken.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -81,7 +85,10 @@ class Database:
         return await self._do(lambda: self._meta(key))
 
     async def _do(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except sqlite3.Error as error:
+            raise StoreFailed(f"database {self._path}: {error}") from error
 
     def _execute(self, statement: str, values: tuple[object, ...]) -> None:
         assert self._connection is not None

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import signal
-
 from runtime.v1 import api_pb2
 
 from triptych_runtime.model import ContainerPhase, ContainerRecord
+from triptych_runtime.spec.signals import enum_of_number
 
 
 def container_message(record: ContainerRecord) -> api_pb2.Container:
@@ -46,7 +45,7 @@ def container_status(record: ContainerRecord) -> api_pb2.ContainerStatus:
         annotations=config.annotations,
         mounts=record.mounts,
         log_path=record.log_path,
-        stop_signal=_signal(record.stop_signal),
+        stop_signal=enum_of_number(record.stop_signal),
     )
     if record.phase is not ContainerPhase.CREATING:
         user = record.user
@@ -65,24 +64,6 @@ def _image(spec: api_pb2.ImageSpec) -> api_pb2.ImageSpec:
     named.CopyFrom(spec)
     named.image = spec.user_specified_image
     return named
-
-
-def _signal(number: int) -> api_pb2.Signal.ValueType:
-    """A signal number as the CRI's enum; SIGNAL_RUNTIME_DEFAULT for one that it does not name."""
-    names = []
-    if signal.SIGRTMIN <= number <= signal.SIGRTMAX:
-        offset = number - signal.SIGRTMIN
-        names = [f"SIGRTMIN{f'PLUS{offset}' if offset else ''}", f"SIGRTMAXMINUS{signal.SIGRTMAX - number}"]
-        names = [*names, "SIGRTMAX"] if number == signal.SIGRTMAX else names
-    else:
-        try:
-            names = [signal.Signals(number).name]
-        except ValueError:
-            return api_pb2.SIGNAL_RUNTIME_DEFAULT
-    for name in names:
-        if f"SIGNAL_{name}" in api_pb2.Signal.keys():
-            return api_pb2.Signal.Value(f"SIGNAL_{name}")
-    return api_pb2.SIGNAL_RUNTIME_DEFAULT
 
 
 def match_container(record: ContainerRecord, filter: api_pb2.ContainerFilter) -> bool:
