@@ -83,13 +83,18 @@ async def start(daemon: Daemon[Settings]) -> AsyncIterator[None]:
 
     async def background() -> None:
         try:
+            if daemon.settings.greeting == "crash":
+                await asyncio.sleep(0.3)
+                raise LookupError("the background broke")
             await asyncio.sleep(3600)
         finally:
             log.info("background ended")
 
     daemon.tasks.create_task(background())
-    yield
-    log.info("closed")
+    try:
+        yield
+    finally:
+        log.info("closed")
 
 
 if __name__ == "__main__":

@@ -8,9 +8,18 @@ import msgspec
 import pytest
 from triptych_service.config import load, plain
 from triptych_service.errors import ConfigError
-from triptych_service.reference import describe_type, help_text, reference_page
-from triptych_service.reload import Outcome, changes, merge
-from triptych_service.settings import LogLevel, Reload, ServiceSettings, Table, keys, setting
+from triptych_service.reference import describe_type, effective, help_text, reference_page
+from triptych_service.reload import Outcome, changes, merge, report
+from triptych_service.settings import (
+    HIDDEN,
+    LogLevel,
+    Reload,
+    ServiceSettings,
+    Table,
+    TelemetrySettings,
+    keys,
+    setting,
+)
 
 
 class Colour(enum.Enum):
@@ -158,6 +167,17 @@ def test_reload_takes_live_keys_only() -> None:
         ("limits.seconds", Outcome.NEEDS_RESTART),
     }
     assert merge(old, new) == Settings(colour=Colour.BLUE, limits=Limits(layers=9))
+
+
+def test_secrets_are_neither_logged_nor_printed(caplog: pytest.LogCaptureFixture) -> None:
+    secret = Settings(telemetry=TelemetrySettings(headers={"authorization": "hush"}))
+    with caplog.at_level("INFO"):
+        report(list(changes(Settings(), secret)))
+    (record,) = (vars(record) for record in caplog.records)
+    assert (record["key"], record["old"], record["new"]) == ("telemetry.headers", HIDDEN, HIDDEN)
+    printed = effective(secret, {})
+    assert "hush" not in printed
+    assert f'headers = "{HIDDEN}"' in printed
 
 
 def test_plain_values() -> None:

@@ -155,6 +155,15 @@ async def test_stop_cancels_what_outlasts_the_grace(start: Start) -> None:
     assert time.monotonic() - before < 5
 
 
+async def test_a_failed_background_task_ends_the_daemon_after_its_cleanup(start: Start) -> None:
+    daemon = start('greeting = "crash"', wait=False)
+    assert daemon.process.wait(timeout=20) == 1
+    lines = daemon.lines()
+    assert "closed" in [line["message"] for line in lines]
+    assert "LookupError: the background broke" in lines[-1]["exception"]
+    assert not daemon.socket.exists()
+
+
 async def test_reload_applies_live_keys_and_names_the_others(start: Start) -> None:
     daemon = start('greeting = "hello"')
     text = daemon.config.read_text()

@@ -44,6 +44,8 @@ def test_a_recorded_span_is_measured_too(steps: list[tuple[str, float, bool]]) -
     with span("outer"), span("inner") as inner:
         inner.set("key", "value")
     recorded = {found.name: found for found in exporter.get_finished_spans()}
-    assert recorded["inner"].parent.span_id == recorded["outer"].context.span_id
-    assert dict(recorded["inner"].attributes) == {"key": "value"}
+    inner_span, outer_span = recorded["inner"], recorded["outer"]
+    assert inner_span.parent is not None and outer_span.context is not None
+    assert inner_span.parent.span_id == outer_span.context.span_id
+    assert dict(inner_span.attributes or {}) == {"key": "value"}
     assert [name for name, _, _ in steps] == ["inner", "outer"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from triptych_service.settings import Key, Reload, Table, keys
+from triptych_service.settings import HIDDEN, Key, Reload, Table, keys
 
 _WORDS: dict[Any, str] = {
     bool: "true or false",
@@ -148,7 +148,8 @@ def _lines(settings: Table, prefix: str, origins: Mapping[str, Path]) -> Iterato
         elif key.table_map is not None:
             nested += [(f"{dotted}.{quote(name)}", entry) for name, entry in value.items()]
         else:
-            yield f"{key.name} = {_literal(value)}  # {_origin(dotted, origins)}"
+            shown = HIDDEN if key.setting.secret and value else value
+            yield f"{key.name} = {_literal(shown)}  # {_origin(dotted, origins)}"
     for name, table in nested:
         yield f"\n[{name}]"
         yield from _lines(table, name + ".", origins)

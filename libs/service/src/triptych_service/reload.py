@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from triptych_service.config import plain
-from triptych_service.settings import Reload, ServiceSettings, Table, keys
+from triptych_service.settings import HIDDEN, Reload, ServiceSettings, Table, keys
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,7 @@ class Change:
     old: Any
     new: Any
     outcome: Outcome
+    secret: bool = False
 
 
 def changes(old: Table, new: Table, prefix: str = "") -> Iterator[Change]:
@@ -44,9 +45,8 @@ def changes(old: Table, new: Table, prefix: str = "") -> Iterator[Change]:
             yield from changes(before, after, f"{prefix}{key.name}.")
         elif before != after:
             live = key.setting.reload is Reload.LIVE
-            yield Change(
-                prefix + key.name, before, after, Outcome.APPLIED if live else Outcome.NEEDS_RESTART
-            )
+            outcome = Outcome.APPLIED if live else Outcome.NEEDS_RESTART
+            yield Change(prefix + key.name, before, after, outcome, key.setting.secret)
 
 
 def merge(old: T, new: T) -> T:
@@ -61,7 +61,7 @@ def merge(old: T, new: T) -> T:
 
 
 def report(found: list[Change]) -> None:
-    """One log line a changed key; values of keys that may be secret are in no log."""
+    """One log line a changed key; without the values of a secret one."""
     for change in found:
         log.info(
             "setting changed"
@@ -69,8 +69,8 @@ def report(found: list[Change]) -> None:
             else "setting changed, but needs a restart",
             extra={
                 "key": change.key,
-                "old": plain(change.old),
-                "new": plain(change.new),
+                "old": HIDDEN if change.secret else plain(change.old),
+                "new": HIDDEN if change.secret else plain(change.new),
                 "outcome": change.outcome.value,
             },
         )

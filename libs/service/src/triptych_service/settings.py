@@ -23,6 +23,10 @@ import msgspec
 T = TypeVar("T")
 
 
+HIDDEN = "(hidden)"
+"""What stands for the value of a secret."""
+
+
 class Reload(enum.Enum):
     """When a changed value takes effect."""
 
@@ -38,11 +42,13 @@ class Setting:
 
     :param help: one sentence or more for people, in Markdown.
     :param reload: when a change takes effect; for a nested table its own keys decide.
+    :param secret: whether values are kept out of logs and of `--print-config`.
     """
 
     default: Any
     help: str
     reload: Reload
+    secret: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +66,12 @@ class Key:
     table_map: type[Table] | None
 
 
-def setting(default: T, help: str, *, reload: Reload = Reload.RESTART) -> T:
-    """Declare a key: its default, what it means, and when a change of it takes effect.
+def setting(default: T, help: str, *, reload: Reload = Reload.RESTART, secret: bool = False) -> T:
+    """Declare a key: its default, what it means, when a change of it takes effect, and whether to hide it.
 
     Typed as its default so that the class body type-checks; the table's metaclass takes it apart.
     """
-    return typing.cast(T, Setting(default, help, reload))
+    return typing.cast(T, Setting(default, help, reload, secret))
 
 
 _DECLARED: dict[type, dict[str, Setting]] = {}
@@ -173,7 +179,7 @@ class TelemetrySettings(Table):
         reload=Reload.LIVE,
     )
     headers: dict[str, str] = setting(
-        {}, "Headers sent to the collector with each export.", reload=Reload.LIVE
+        {}, "Headers sent to the collector with each export.", reload=Reload.LIVE, secret=True
     )
     resource: dict[str, str] = setting(
         {}, "Resource attributes added to each span, such as a cluster name.", reload=Reload.LIVE
