@@ -27,7 +27,8 @@ class Definition(Generic[S]):
     :param name: `triptych-image`; the configuration file is named after the part behind the dash.
     :param settings: its settings class.
     :param start: an async context manager: up to its `yield` it adds servicers and opens stores, after it
-        closes them, in a `finally`, as a background task that fails throws at the `yield`. RPCs are served once it has yielded; slow recovery belongs into `daemon.tasks`.
+        closes them, in a `finally`, as a background task that fails throws at the `yield`. RPCs are served
+        once it has yielded; slow recovery belongs into `daemon.tasks`.
     :param socket_default: the socket path unless the settings name one.
     """
 
