@@ -141,9 +141,9 @@ class Conmon:
             except TimeoutError:
                 raise MonitorTimeout(f"conmon: no answer after {self.deadline:g} s") from None
             finally:
+                error = _stderr(child)
                 if child.popen.returncode is None:
                     await child.close()
-                error = _stderr(child)
         finally:
             for fd in (sync_read, sync_write, start_read, start_write):
                 if fd >= 0:

@@ -1,0 +1,382 @@
+"""OCI runtimes, monitors and CNI plugins that hang: a deadline, all cleaned up, nobody else held up."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from runtime.v1 import api_pb2 as cri
+from triptych_dev.kubelet import pod_config
+from triptych_dev.stack import Stack
+from triptych_dev.testing.driver import DEADLINE, Driver, wait_until
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+#: Seconds of every deadline of the daemon here.
+SHORT = 3
+
+_RUNTIME = """#!/bin/sh
+# crun, but it hangs in a command as long as the file hang-COMMAND exists.
+for word; do
+    case "$word" in create|start|delete|exec) while [ -e {hold}/hang-"$word" ]; do sleep 0.05; done;; esac
+done
+exec crun "$@"
+"""
+
+_PLUGIN = """#!{python} -IS
+import json, os, sys, time
+config = json.load(sys.stdin)
+command = os.environ["CNI_COMMAND"]
+if command == "VERSION":
+    print(json.dumps({{"cniVersion": "1.0.0", "supportedVersions": ["1.0.0"]}}))
+    sys.exit()
+pod = dict(part.split("=", 1) for part in os.environ["CNI_ARGS"].split(";"))["K8S_POD_NAME"]
+while os.path.exists(f"{hold}/hang-{{command}}-{{pod}}"):
+    time.sleep(0.05)
+if os.path.exists(f"{hold}/fail-{{command}}-{{pod}}"):
+    print(json.dumps({{"cniVersion": "1.0.0", "code": 11, "msg": "the switch is on fire"}}))
+    sys.exit(1)
+if command == "ADD":
+    print(json.dumps(config["prevResult"]))
+"""
+
+
+class Hold:
+    """The files by which the tests make parts hang."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def set(self, name: str) -> None:
+        (self.directory / name).touch()
+
+    def lift(self, name: str = "*") -> None:
+        for file in self.directory.glob(name):
+            file.unlink()
+
+
+@pytest.fixture(scope="module")
+def hold(tmp_path_factory: pytest.TempPathFactory) -> Hold:
+    return Hold(tmp_path_factory.mktemp("hold"))
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, hold: Hold, live_image: str) -> Iterator[Stack]:
+    base = tmp_path_factory.mktemp("hangs")
+    runtime, plugins = base / "slow", base / "bin"
+    plugins.mkdir()
+    runtime.write_text(_RUNTIME.format(hold=hold.directory))
+    (plugins / "hang").write_text(_PLUGIN.format(python=sys.executable, hold=hold.directory))
+    for file in (runtime, plugins / "hang"):
+        file.chmod(0o755)
+    overrides: dict[str, Any] = {
+        "handlers": {"crun": {}, "slow": {"path": str(runtime)}},
+        "default_handler": "crun",
+        "deadlines": {"oci_runtime": SHORT, "monitor": SHORT, "kill": SHORT, "create": 20.0},
+        "network": {
+            "bin_dirs": [str(plugins), "/opt/cni/bin", "/usr/lib/cni"],
+            "setup_deadline": SHORT,
+            "teardown_deadline": SHORT,
+            "retry_seconds": 0.5,
+        },
+    }
+    made = Stack(base / "stack", "triptych-hangs", "10.97.0.0/16", {"runtime": overrides})
+    made.write_configuration()
+    conflist = base / "stack" / "cni" / "10-test.conflist"
+    document = json.loads(conflist.read_text())
+    document["plugins"].append({"type": "hang"})
+    conflist.write_text(json.dumps(document))
+    try:
+        made.start("image", "runtime")
+        with made.images() as images:
+            request = cri.PullImageRequest(image=cri.ImageSpec(image=live_image))
+            images.PullImage(request, timeout=DEADLINE)
+        yield made
+    finally:
+        hold.lift()
+        made.clean()
+
+
+@pytest.fixture
+def driver(stack: Stack, hold: Hold, live_image: str) -> Iterator[Driver]:
+    hold.lift()
+    with stack.runtime() as stub:
+        made = Driver(stub, live_image)
+        yield made
+        hold.lift()
+        made.clear()
+    wait_until(f"nothing is left: {leftovers(stack)}", lambda: not leftovers(stack))
+
+
+def leftovers(stack: Stack) -> list[str]:
+    """What pods and containers left on the node."""
+    runtime = stack.state / "runtime"
+    found = [str(p) for part in ("containers", "ns", "exits") for p in (runtime / part).glob("*")]
+    found += [str(p) for p in (runtime / "oci").glob("*/*")]
+    found += [str(p) for p in (stack.root / "ipam").glob("*/10.*")]
+    found += [str(p) for p in (stack.root / "image" / "rootfs").glob("*")]
+    found += [line for line in Path("/proc/self/mounts").read_text().splitlines() if f" {runtime}/c" in line]
+    return found
+
+
+def processes_of(identity: str) -> list[str]:
+    """Command lines that name a container: its monitor, and the OCI runtime at work on it."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            text = file.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if identity in text:
+            found.append(text)
+    return found
+
+
+def call_in_background(work: Any) -> tuple[threading.Thread, list[Any]]:
+    """Run a call in a thread; its outcome comes into the list."""
+    outcome: list[Any] = []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except grpc.RpcError as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread, outcome
+
+
+def check_nobody_waits(driver: Driver, name: str) -> None:
+    """A whole life of another pod and every list, each quickly."""
+    started = time.monotonic()
+    driver.stub.ListContainers(cri.ListContainersRequest(), timeout=1)
+    driver.stub.ListPodSandbox(cri.ListPodSandboxRequest(), timeout=1)
+    driver.stub.ListContainerStats(cri.ListContainerStatsRequest(), timeout=1)
+    driver.stub.Status(cri.StatusRequest(), timeout=1)
+    assert time.monotonic() - started < 1
+    pod = driver.run(name, deadline=SHORT)
+    container = driver.create(pod, "quick", deadline=SHORT)
+    driver.start(container, deadline=SHORT)
+    assert driver.status(container).state == cri.CONTAINER_RUNNING
+    driver.stop(container, 1, deadline=SHORT)
+    driver.remove(container, deadline=SHORT)
+    driver.stop_pod(pod, deadline=SHORT)
+    driver.remove_pod(pod, deadline=SHORT)
+
+
+@pytest.mark.parametrize("command", ["create", "start"])
+def test_a_start_that_hangs_ends_and_holds_up_nobody(driver: Driver, hold: Hold, command: str) -> None:
+    pod = driver.run(f"stuck-{command}", handler="slow")
+    container = driver.create(pod, "app")
+    hold.set(f"hang-{command}")
+    thread, outcome = call_in_background(lambda: driver.start(container))
+    wait_until("the OCI runtime is at it", lambda: len(processes_of(container)) >= 2)
+    request = cri.ContainerStatusRequest(container_id=container)
+    assert driver.stub.ContainerStatus(request, timeout=1).status.state == cri.CONTAINER_CREATED
+    check_nobody_waits(driver, f"other-{command}")
+    thread.join(30)
+    assert outcome[0].code() is grpc.StatusCode.DEADLINE_EXCEEDED, outcome
+    status = driver.status(container)
+    assert (status.state, status.reason, status.exit_code) == (cri.CONTAINER_EXITED, "StartError", 128)
+    assert "3 s" in status.message
+    hold.lift()
+    wait_until("monitor and OCI runtime are dead", lambda: not processes_of(container))
+    with pytest.raises(grpc.RpcError) as again:
+        driver.start(container)
+    assert again.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert container in again.value.details()
+    driver.remove(container)
+    next_one = driver.config("app")
+    next_one.metadata.attempt = 1
+    assert driver.status(driver.launch(pod, next_one)).state == cri.CONTAINER_RUNNING
+
+
+def test_a_start_joins_the_one_whose_caller_went_away(driver: Driver, hold: Hold) -> None:
+    pod = driver.run("retried", handler="slow")
+    container = driver.create(pod, "app")
+    hold.set("hang-create")
+    with pytest.raises(grpc.RpcError) as first:
+        driver.start(container, deadline=0.5)
+    assert first.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    thread, outcome = call_in_background(lambda: driver.start(container))
+    hold.lift()
+    thread.join(10)
+    assert outcome == [None]
+    assert driver.status(container).state == cri.CONTAINER_RUNNING
+
+
+def test_a_stop_of_a_pod_waits_for_the_start_and_kills(driver: Driver, hold: Hold) -> None:
+    pod = driver.run("stopped-early", handler="slow")
+    container = driver.create(pod, "app")
+    hold.set("hang-create")
+    starting, _ = call_in_background(lambda: driver.start(container))
+    wait_until("the OCI runtime is at it", lambda: len(processes_of(container)) >= 2)
+    stopping, stopped = call_in_background(lambda: driver.stop_pod(pod))
+    time.sleep(0.3)
+    hold.lift()
+    for thread in (starting, stopping):
+        thread.join(15)
+    assert stopped == [None]
+    assert driver.status(container).state == cri.CONTAINER_EXITED
+    with pytest.raises(grpc.RpcError) as late:
+        driver.create(pod, "late")
+    assert late.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    driver.remove_pod(pod)
+
+
+def test_a_removal_that_hangs_is_finished_by_the_next(driver: Driver, hold: Hold) -> None:
+    pod = driver.run("stuck-delete", handler="slow")
+    container = driver.launch(pod, "app")
+    hold.set("hang-delete")
+    driver.stop(container, 0, deadline=SHORT)
+    with pytest.raises(grpc.RpcError) as failed:
+        driver.remove(container)
+    assert failed.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    listed = driver.stub.ListContainers(cri.ListContainersRequest(), timeout=1).containers
+    assert [(c.id, c.state) for c in listed] == [(container, cri.CONTAINER_EXITED)]
+    check_nobody_waits(driver, "other-delete")
+    hold.lift()
+    driver.remove(container)
+    assert not driver.stub.ListContainers(cri.ListContainersRequest(), timeout=1).containers
+
+
+def test_an_exec_that_hangs_ends_at_its_timeout(driver: Driver, hold: Hold) -> None:
+    pod = driver.run("stuck-exec", handler="slow")
+    container = driver.launch(pod, "app")
+    hold.set("hang-exec")
+    request = cri.ExecSyncRequest(container_id=container, cmd=["true"], timeout=1)
+    started = time.monotonic()
+    with pytest.raises(grpc.RpcError) as late:
+        driver.stub.ExecSync(request, timeout=DEADLINE)
+    assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert time.monotonic() - started < 5
+    wait_until("the OCI runtime is dead", lambda: not any(" exec " in p for p in processes_of(container)))
+    hold.lift()
+    assert driver.output(container, "echo", "well") == "well\n"
+
+
+def test_a_daemon_that_died_in_a_hung_start_undoes_it(driver: Driver, stack: Stack, hold: Hold) -> None:
+    pod = driver.run("killed", handler="slow")
+    container = driver.create(pod, "app")
+    hold.set("hang-create")
+    thread, _ = call_in_background(lambda: driver.start(container))
+    wait_until("the OCI runtime is at it", lambda: len(processes_of(container)) >= 2)
+    stack.kill("runtime")
+    thread.join(10)
+    stack.start("runtime")
+    with stack.runtime() as stub:
+        again = Driver(stub, driver.image)
+        wait_until("the former start was undone", lambda: not processes_of(container))
+        hold.lift()
+        again.start(container)
+        assert again.status(container).state == cri.CONTAINER_RUNNING
+        again.clear()
+
+
+def test_a_monitor_that_is_stopped(driver: Driver, tmp_path: Path) -> None:
+    config = pod_config("frozen-monitor", log_directory=str(tmp_path))
+    pod = driver.run(config)
+    container = driver.launch(pod, "app")
+    monitor = driver.container_info(container)["monitorPid"]
+    os.kill(monitor, signal.SIGSTOP)
+    log = tmp_path / "app" / "0.log"
+    log.rename(tmp_path / "old.log")
+    reopen = cri.ReopenContainerLogRequest(container_id=container)
+    with pytest.raises(grpc.RpcError) as hung:
+        driver.stub.ReopenContainerLog(reopen, timeout=DEADLINE)
+    assert hung.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert driver.output(container, "echo", "alive") == "alive\n"
+    driver.stop(container, 5)
+    status = driver.status(container)
+    assert (status.state, status.reason, status.exit_code) == (cri.CONTAINER_EXITED, "Unknown", 255)
+    assert "monitor" in status.message
+    wait_until("the monitor is dead", lambda: not processes_of(container))
+    assert not log.exists()
+    driver.remove(container)
+
+
+def test_a_monitor_that_was_killed(driver: Driver) -> None:
+    pod = driver.run("no-monitor")
+    container = driver.launch(pod, "app")
+    info = driver.container_info(container)
+    os.kill(info["monitorPid"], signal.SIGKILL)
+    assert driver.output(container, "echo", "alive") == "alive\n"
+    assert driver.status(container).state == cri.CONTAINER_RUNNING
+    started = time.monotonic()
+    os.kill(info["pid"], signal.SIGKILL)
+    status = driver.wait_exited(container, 5)
+    assert time.monotonic() - started < 2
+    assert (status.reason, status.exit_code) == ("Unknown", 255)
+
+
+def test_a_plugin_that_hangs_fails_the_pod_by_name(driver: Driver, stack: Stack, hold: Hold) -> None:
+    for name in ("hang-ADD-a", "hang-DEL-a"):
+        hold.set(name)
+    config = pod_config("a")
+    thread, outcome = call_in_background(lambda: driver.run(config))
+    time.sleep(0.5)
+    check_nobody_waits(driver, "beside")
+    thread.join(60)
+    assert outcome[0].code() is grpc.StatusCode.DEADLINE_EXCEEDED, outcome
+    assert re.search(r"hang.*ADD", outcome[0].details()), outcome[0].details()
+    assert not driver.stub.ListPodSandbox(cri.ListPodSandboxRequest(), timeout=1).items
+    assert not list((stack.state / "runtime" / "ns").glob("*"))
+    hold.lift()
+    wait_until("the address is given back", lambda: not list((stack.root / "ipam").glob("*/10.*")))
+    driver.run(config)
+
+
+def test_a_pod_joins_the_attempt_whose_caller_went_away(driver: Driver, hold: Hold) -> None:
+    hold.set("hang-ADD-b")
+    config = pod_config("b")
+    with pytest.raises(grpc.RpcError) as first:
+        driver.run(config, deadline=0.7)
+    assert first.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    thread, outcome = call_in_background(lambda: driver.run(config))
+    other = pod_config("b")
+    other.metadata.uid, other.hostname = config.metadata.uid, "another"
+    second, refused = call_in_background(lambda: driver.run(other))
+    time.sleep(0.2)
+    hold.lift()
+    for caller in (thread, second):
+        caller.join(20)
+    pods = driver.stub.ListPodSandbox(cri.ListPodSandboxRequest(), timeout=1).items
+    assert [pod.id for pod in pods] == [outcome[0].id]
+    assert driver.run(config).id == outcome[0].id
+    assert refused[0].code() is grpc.StatusCode.ALREADY_EXISTS
+    assert "configured otherwise" in refused[0].details()
+
+
+def test_a_plugin_that_fails_is_quoted(driver: Driver, hold: Hold) -> None:
+    hold.set("fail-ADD-c")
+    with pytest.raises(grpc.RpcError) as failed:
+        driver.run("c")
+    assert "the switch is on fire" in failed.value.details()
+    assert "ExceptionGroup" not in failed.value.details()
+
+
+def test_a_network_that_is_not_given_back_is_tried_again(driver: Driver, stack: Stack, hold: Hold) -> None:
+    pod = driver.run("d")
+    container = driver.launch(pod, "app")
+    hold.set("fail-DEL-d")
+    with pytest.raises(grpc.RpcError) as failed:
+        driver.stop_pod(pod)
+    assert "the switch is on fire" in failed.value.details()
+    assert driver.status(container).state == cri.CONTAINER_EXITED
+    status = driver.stub.PodSandboxStatus(cri.PodSandboxStatusRequest(pod_sandbox_id=pod.id), timeout=5)
+    assert status.status.state == cri.SANDBOX_NOTREADY
+    hold.lift()
+    wait_until("the address is given back", lambda: not list((stack.root / "ipam").glob("*/10.*")))
+    driver.stop_pod(pod)
+    driver.remove_pod(pod)
