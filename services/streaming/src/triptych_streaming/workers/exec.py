@@ -16,7 +16,7 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 
-from triptych_linux import process
+from triptych_linux import process, sealed
 from triptych_linux.pidfd import ProcessIdentity, send_signal, wait_exit
 from triptych_service import span
 
@@ -125,7 +125,8 @@ class _Workspace:
             self.console = console.ConsoleSocket(str(self.path / "console.sock"), self.descriptor)
 
     def argv(self, session: ExecSession) -> list[str]:
-        command = [*session.runtime_command, "--log", str(self.log), "--log-format", "json", "exec"]
+        program, *options = session.runtime_command
+        command = [sealed.program(program), *options, "--log", str(self.log), "--log-format", "json", "exec"]
         command += ["--detach", "--process", str(self.process), "--pid-file", str(self.pid_file)]
         if self.console is not None:
             command += ["--tty", "--console-socket", self.console.path]
