@@ -258,8 +258,15 @@ def test_root_filesystems(daemon: Start, registry: Any, make_image: Any, tar: An
     ],
 )
 def test_root_filesystems_that_cannot_be(
-    key: str, image: str, extra: Any, code: grpc.StatusCode, daemon: Start, registry: Any, make_image: Any, layer_of: Any
-) -> None:  # fmt: skip
+    key: str,
+    image: str,
+    extra: Any,
+    code: grpc.StatusCode,
+    daemon: Start,
+    registry: Any,
+    make_image: Any,
+    layer_of: Any,
+) -> None:
     running = daemon()
     name = registry.add("x:1", make_image(layer_of({"a": b"x"})))
     pull(running, name)

@@ -198,6 +198,25 @@ async def test_a_stopped_pull_leaves_its_bytes_for_the_next(
     assert int(last.partition("bytes=")[2].partition("-")[0]) > 10_000
 
 
+async def test_packed_layers_are_kept_where_that_is_wanted(
+    make_puller: Callable[..., Puller], store: Store, workers: UnpackWorkers, registry: Any, make_image: Any,
+    layer_of: Any,
+) -> None:  # fmt: skip
+    puller = make_puller(with_pull(keep_compressed=True))
+    shared = layer_of({"a": os.urandom(5000)})
+    image, other = make_image(shared, layer_of({"big": os.urandom(2_000_000)})), make_image(shared)
+    await pull(puller, registry.add("x:1", image))
+    await pull(puller, registry.add("y:1", other))
+    assert {f"sha256:{name}" for name in os.listdir(store.paths.blobs / "sha256")} == {
+        *image.blobs, *other.blobs, image.digest, other.digest
+    }  # fmt: skip
+    assert await whole(store, workers)
+    assert os.listdir(store.paths.partials) == []
+    assert store.snapshot.image_bytes(store.snapshot.images[image.id]) > 4_000_000
+    await store.remove_images([image.id, other.id])
+    assert empty(store)
+
+
 async def test_a_wrong_digest_is_refused_and_nothing_is_listed(
     puller: Puller, store: Store, registry: Any, make_image: Any, layer_of: Any
 ) -> None:
@@ -311,7 +330,7 @@ async def test_nothing_moving_ends_the_pull(
     puller = make_puller(with_pull(progress_timeout_seconds=0.6))
     registry.stall = 3.0
     with pytest.raises(DeadlineExceeded, match="nothing received nor unpacked"):
-        await pull(puller, registry.add("x:1", make_image(layer_of({"big": os.urandom(100_000)}))))
+        await pull(puller, registry.add("x:1", make_image(layer_of({"big": os.urandom(2_000_000)}))))
     assert store.snapshot.layers == {}
 
 

@@ -63,8 +63,7 @@ async def add_image(
 ) -> ImageRecord:
     record = image(config, *layers, manifest=manifest)
     with store.hold() as hold:
-        await hold.blob(record.manifest, manifest)
-        await hold.blob(record.config, config)
+        await hold.blobs({record.manifest: manifest, record.config: config})
         names = [NameRecord(name, record.id, record.manifest)] if name else []
         await store.commit_image(record, names)
     return record
@@ -143,7 +142,7 @@ async def test_claims_keep_layers_and_blobs(store: Store) -> None:
     added = await add_image(store, b"1", key)
     with store.hold() as hold:
         assert await hold.layers([key, "other"]) == {key}
-        await hold.blob(added.config, b"1")
+        await hold.blobs({added.config: b"1"})
         await store.remove_images([added.id])
         assert key in store.snapshot.layers
         assert store.read_blob(added.config) == b"1"

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import msgspec
 from triptych_oci import Descriptor, Digest
 
-from triptych_image.errors import ImageMalformed, InvalidRequest
+from triptych_image.errors import ImageMalformed, InvalidRequest, LayerMismatch
 from triptych_image.registry import SinkClosed
 
 _DOCUMENT_MAX = 8 << 20
@@ -193,6 +193,14 @@ class ArchiveSource:
         finally:
             os.close(file)
         return str(member.path)
+
+    async def fetch(self, descriptor: Descriptor) -> bytes:
+        """A small blob whole."""
+        member = self._member(descriptor)
+        data = await asyncio.to_thread(read, member, f"blob {descriptor.digest}")
+        if len(data) != descriptor.size or not descriptor.digest.matches(data):
+            raise LayerMismatch(f"blob {descriptor.digest} of the archive has another digest")
+        return data
 
     async def read(self, descriptor: Descriptor) -> AsyncIterator[bytes]:
         """A blob in chunks."""

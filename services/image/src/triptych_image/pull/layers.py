@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from triptych_errors import DeadlineExceeded
-from triptych_linux.process import shielded
 from triptych_oci import Descriptor, Digest
 from triptych_service import span
 
@@ -21,17 +17,17 @@ from triptych_image.faults import point
 from triptych_image.layers.marks import set_opaque
 from triptych_image.pull.flights import Flights, Joined, Slots
 from triptych_image.pull.progress import LayerProgress, Stage
+from triptych_image.pull.scratch import Scratch, scratch
 from triptych_image.pull.source import BlobSource
 from triptych_image.registry import SinkClosed
 from triptych_image.settings import Settings
-from triptych_image.store import LayerRecord, Store, disk_error, layer_key
-from triptych_image.store._recovery import discard
+from triptych_image.store import LayerRecord, Store, layer_key
 from triptych_image.unpack.pool import LayerJob, LayerLimits, Unpacked, UnpackWorkers
 
 log = logging.getLogger(__name__)
 
 _WATCH_SECONDS = 0.5
-_CLEANUP_SECONDS = 30.0
+_SMALL = 1 << 20
 _OTHERS_FAILURES = 3
 
 
@@ -122,9 +118,18 @@ class LayerFetcher:
         descriptor = wanted.descriptor
         partial = self._store.paths.partial(descriptor.digest)
         while True:
-            resumed = await asyncio.to_thread(_size, partial)
+            keep = self._settings.pull.keep_compressed
+            spool = keep or 0 < self._settings.pull.resume_bytes <= descriptor.size
+            resumed = False
             try:
-                await self._once(wanted, source, progress)
+                progress.begin()
+                async with scratch(self._store, descriptor, spool=spool) as place:
+                    resumed = place.spooled > 0
+                    await self._once(wanted, source, progress, place)
+                    if keep:
+                        await self._store.adopt_blob(descriptor.digest, partial)
+                    elif spool:
+                        await asyncio.to_thread(partial.unlink, missing_ok=True)
             except LayerMismatch:
                 await asyncio.to_thread(partial.unlink, missing_ok=True)
                 # What an earlier run left may be to blame; only fresh bytes speak against the host.
@@ -137,65 +142,58 @@ class LayerFetcher:
             else:
                 return
 
-    async def _once(self, wanted: WantedLayer, source: BlobSource, progress: LayerProgress) -> None:
+    async def _once(
+        self, wanted: WantedLayer, source: BlobSource, progress: LayerProgress, place: Scratch
+    ) -> None:
         started = time.monotonic()
-        progress.stage, progress.received, progress.unpacked, progress.entries = Stage.FETCHING, 0, 0, 0
-        async with self._scratch(wanted) as scratch:
-            point("layer-begin")
-            algorithm = wanted.descriptor.digest.algorithm
+        point("layer-begin")
+        descriptor = wanted.descriptor
+        if descriptor.size <= _SMALL and place.spool_fd is None:
+            unpacked = await self._small(descriptor, source, progress, place)
+        else:
+            algorithm = descriptor.digest.algorithm
             async with self._workers.unpack(
-                scratch.tree, scratch.tape_fd, self._limits(), algorithm=algorithm, spool=scratch.spool_fd
+                place.tree, place.tape_fd, self._limits(), algorithm=algorithm, spool=place.spool_fd
             ) as job:
-                progress.received = scratch.spooled
-                unpacked = await self._transfer(wanted.descriptor, source, job, progress, scratch.spooled)
-            point("layer-unpacked")
-            _check(wanted, unpacked)
-            await asyncio.to_thread(set_opaque, scratch.tree, unpacked.opaque)
-            record = LayerRecord(
-                key=wanted.key,
-                diff_id=wanted.diff_id,
-                size=unpacked.size + (unpacked.tape_bytes + 4095 & -4096),
-                inodes=unpacked.inodes + 1,
-                complete=unpacked.complete,
-                implied=unpacked.implied,
-                opaque=unpacked.opaque,
-                boot=self._store.boot,
-                created_at=time.time_ns(),
-            )
-            await self._store.add_layer(record, scratch.tree, scratch.tape)
-            await asyncio.to_thread(scratch.partial.unlink, missing_ok=True)
-        progress.unpacked, progress.entries = job.progress.unpacked, job.progress.entries
-        log.debug(
-            "unpacked layer",
-            extra={"layer": wanted.descriptor.digest, "seconds": round(time.monotonic() - started, 3)},
+                progress.received = place.spooled
+                unpacked = await self._transfer(descriptor, source, job, progress, place.spooled)
+        point("layer-unpacked")
+        _check(wanted, unpacked)
+        if unpacked.opaque:
+            await asyncio.to_thread(set_opaque, place.tree, unpacked.opaque)
+        record = LayerRecord(
+            key=wanted.key,
+            diff_id=wanted.diff_id,
+            size=unpacked.size + (unpacked.tape_bytes + 4095 & -4096),
+            inodes=unpacked.inodes + 1,
+            complete=unpacked.complete,
+            implied=unpacked.implied,
+            opaque=unpacked.opaque,
+            boot=self._store.boot,
+            created_at=time.time_ns(),
         )
+        await self._store.add_layer(record, place.tree, place.tape)
+        place.taken = True
+        progress.unpacked, progress.entries = unpacked.unpacked, unpacked.entries
+        seconds = round(time.monotonic() - started, 3)
+        log.debug("unpacked layer", extra={"layer": descriptor.digest, "seconds": seconds})
 
-    @contextlib.asynccontextmanager
-    async def _scratch(self, wanted: WantedLayer) -> AsyncIterator[_Scratch]:
-        """A place to unpack into, which is dropped unless the store took it over."""
-        paths = self._store.paths
-        threshold = self._settings.pull.resume_bytes
-        spool = paths.partial(wanted.descriptor.digest) if 0 < threshold <= wanted.descriptor.size else None
-
-        def make() -> _Scratch:
-            tree = paths.scratch()
-            tree.mkdir(mode=0o755)
-            os.chmod(tree, 0o755)
-            tape = tree.with_suffix(".tape")
-            return _Scratch(
-                tree, tape, paths.partial(wanted.descriptor.digest), spool, wanted.descriptor.size
-            )
-
-        try:
-            scratch = await asyncio.to_thread(make)
-        except OSError as error:
-            raise disk_error(error, "prepare to unpack") from error
-        try:
-            yield scratch
-        finally:
-            scratch.close()
-            self._store.free_soon()
-            await shielded(asyncio.to_thread(_drop, self._store, scratch), _CLEANUP_SECONDS)
+    async def _small(
+        self, descriptor: Descriptor, source: BlobSource, progress: LayerProgress, place: Scratch
+    ) -> Unpacked:
+        """A layer that fits into memory is proved before a byte of it is looked at, by one process less."""
+        self._check_reserve()
+        data = await source.fetch(descriptor)
+        progress.received = len(data)
+        seconds = self._settings.pull.progress_timeout_seconds
+        with span("pull.unpack"):
+            try:
+                async with asyncio.timeout(seconds):
+                    return await self._workers.unpack_verified(
+                        place.tree, place.tape_fd, self._limits(), descriptor.digest, data
+                    )
+            except TimeoutError:
+                raise DeadlineExceeded(f"layer {descriptor.digest}: not unpacked in {seconds:g} s") from None
 
     async def _transfer(
         self, descriptor: Descriptor, source: BlobSource, job: LayerJob, progress: LayerProgress, offset: int
@@ -275,43 +273,6 @@ class LayerFetcher:
     def _limits(self) -> LayerLimits:
         unpack = self._settings.unpack
         return LayerLimits(unpack.max_layer_bytes, unpack.max_layer_entries, unpack.max_ratio)
-
-
-class _Scratch:
-    """Directory, tape and spool of a layer on its way; made in a thread."""
-
-    def __init__(self, tree: Path, tape: Path, partial: Path, spool: Path | None, size: int) -> None:
-        self.tree = tree
-        self.tape = tape
-        self.partial = partial
-        self.spooled = 0
-        self.spool_fd: int | None = None
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        self.tape_fd = os.open(tape, flags | os.O_EXCL, 0o600)
-        if spool is not None:
-            self.spool_fd = os.open(spool, flags | os.O_APPEND, 0o600)
-            self.spooled = os.fstat(self.spool_fd).st_size
-            if self.spooled > size:
-                os.ftruncate(self.spool_fd, 0)
-                self.spooled = 0
-
-    def close(self) -> None:
-        for fd in (self.tape_fd, self.spool_fd):
-            if fd is not None:
-                os.close(fd)
-
-
-def _drop(store: Store, scratch: _Scratch) -> None:
-    """Nothing is left of it if the store took it over."""
-    discard(store.paths, scratch.tree)
-    discard(store.paths, scratch.tape)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
 
 
 def _check(wanted: WantedLayer, unpacked: Unpacked) -> None:

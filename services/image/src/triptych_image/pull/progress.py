@@ -33,6 +33,10 @@ class LayerProgress:
     entries: int = 0
     host: str = ""
 
+    def begin(self) -> None:
+        """An attempt begins."""
+        self.stage, self.received, self.unpacked, self.entries = Stage.FETCHING, 0, 0, 0
+
 
 @dataclass(slots=True, eq=False)
 class PullRecord:

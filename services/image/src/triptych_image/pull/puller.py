@@ -74,18 +74,19 @@ class Puller:
         self.board = PullBoard()
         self.layers = LayerFetcher(store, workers, tasks, settings)
         self._artifacts = ArtifactFetcher(store, settings)
+        self._keep = settings.pull.keep_compressed
         self._store = store
         self._registry = registry
         self._policy = policy
         self._workers = workers
         self._flights: Flights[tuple[str, Credentials | None], str] = Flights(tasks)
-        self._records: dict[tuple[str, Credentials | None], PullRecord] = {}
         self.matcher = PlatformMatcher(
             Platform.parse(settings.pull.platform) if settings.pull.platform else host_platform()
         )
 
     def reconfigure(self, settings: Settings) -> None:
         """Take changed settings; what runs keeps the old ones."""
+        self._keep = settings.pull.keep_compressed
         self.layers.reconfigure(settings)
         self._artifacts.reconfigure(settings)
 
@@ -140,9 +141,9 @@ class Puller:
             names = names_for(reference, top.descriptor.digest)
             known = self._known(selected)
             if known is not None:
-                await self._store.add_names([NameRecord(n, known.id, top.descriptor.digest) for n in names])
+                await self._rename(known, names, top.descriptor.digest)
                 return known.id
-            content = await self._content(repository, selected)
+            content = await self._prepared(repository, selected)
             source = RegistrySource(repository)
             return await self.store_image(content, names, top.descriptor.digest, source, record)
 
@@ -158,6 +159,23 @@ class Puller:
         image_id = document.config.digest if document.is_image else digest
         found = self._store.snapshot.images.get(image_id)
         return found if found is not None and digest in found.blobs else None
+
+    async def _rename(self, image: ImageRecord, names: list[str], target: Digest) -> None:
+        """Point names at an image; most often they do already."""
+        wanted = [NameRecord(name, image.id, target) for name in names]
+        known = self._store.snapshot.names
+        if any(known.get(name.reference) != name for name in wanted):
+            await self._store.add_names(wanted)
+
+    async def _prepared(self, repository: Repository, selected: Selected) -> Content:
+        """What the layers are fetched by; the process that unpacks them starts meanwhile."""
+        found: list[Content] = []
+
+        async def fetch() -> None:
+            found.append(await self._content(repository, selected))
+
+        await gather([fetch(), self._workers.warm()] if selected.document.is_image else [fetch()])
+        return found[0]
 
     async def _content(self, repository: Repository, selected: Selected) -> Content:
         manifest = selected.document
@@ -180,8 +198,8 @@ class Puller:
         :param target: digest that the names stand for.
         """
         with self._store.hold() as hold:
-            for digest, data in content.blobs.items():
-                await hold.blob(digest, data)
+            kept = [item.digest for item in content.manifest.layers or ()] if self._keep else []
+            await hold.blobs(content.blobs, kept)
             if content.config is None:
                 chain = await self._artifact(content, source, record, hold)
                 image_id, kind, user = content.manifest_digest, ImageKind.ARTIFACT, ""
@@ -191,7 +209,8 @@ class Puller:
             record.stage = Stage.COMMITTING
             point("pull-before-commit")
             old = self._store.snapshot.images.get(image_id)
-            blobs = tuple(sorted({*content.blobs, *(old.blobs if old is not None else ())}))
+            kept = [digest for digest in kept if self._store.blob_size(digest)]
+            blobs = tuple(sorted({*content.blobs, *kept, *(old.blobs if old is not None else ())}))
             image = ImageRecord(
                 id=image_id,
                 kind=kind,

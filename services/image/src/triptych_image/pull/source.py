@@ -25,6 +25,9 @@ class BlobSource(Protocol):
         :raises SinkClosed: when the pipe's reader went away.
         """
 
+    async def fetch(self, descriptor: Descriptor) -> bytes:
+        """A small blob whole, size and digest verified."""
+
     def read(self, descriptor: Descriptor) -> AsyncIterator[bytes]:
         """A blob's bytes in chunks."""
 
@@ -42,6 +45,9 @@ class RegistrySource:
     async def copy(self, descriptor: Descriptor, sink: int, offset: int, count: Count) -> str:
         stats = await self._repository.copy_blob_to_fd(descriptor, sink, offset=offset, progress=count)
         return stats.host
+
+    async def fetch(self, descriptor: Descriptor) -> bytes:
+        return await self._repository.fetch_blob(descriptor, limit=descriptor.size)
 
     def read(self, descriptor: Descriptor) -> AsyncIterator[bytes]:
         return self._repository.open_blob(descriptor)

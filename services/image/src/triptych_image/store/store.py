@@ -17,7 +17,7 @@ import shutil
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -137,19 +137,23 @@ class Store:
 
     # -- blobs
 
-    async def write_blob(self, digest: Digest, data: bytes) -> None:
+    async def write_blobs(self, claimed: Sequence[Digest], blobs: Mapping[Digest, bytes]) -> None:
         """For `Hold`."""
 
         def work(_: sqlite3.Connection) -> None:
-            self._blob_claims[digest] += 1
-            scratch = self.paths.scratch()
-            try:
-                scratch.write_bytes(data)
-                point("blob-before-rename")
-                os.rename(scratch, self.paths.blob(digest))
-            except OSError as error:
-                scratch.unlink(missing_ok=True)
-                raise disk_error(error, f"write blob {digest}") from error
+            self._blob_claims.update(claimed)
+            for digest, data in blobs.items():
+                path = self.paths.blob(digest)
+                if path.exists():
+                    continue
+                scratch = self.paths.scratch()
+                try:
+                    scratch.write_bytes(data)
+                    point("blob-before-rename")
+                    os.rename(scratch, path)
+                except OSError as error:
+                    scratch.unlink(missing_ok=True)
+                    raise disk_error(error, f"write blob {digest}") from error
 
         await self._database.run(work)
 
@@ -393,15 +397,18 @@ class Hold:
         self._layers += wanted
         return await self._store.claim_layers(wanted)
 
-    async def blob(self, digest: Digest, data: bytes) -> None:
-        """Write a small blob and claim it; it stays if an image that names it is committed.
+    async def blobs(self, blobs: Mapping[Digest, bytes], expected: Iterable[Digest] = ()) -> None:
+        """Write small blobs and claim them; they stay if an image that names them is committed.
 
-        :raises DiskFull: when the disk does not take it.
+        :param expected: claimed too; somebody else writes them.
+        :raises DiskFull: when the disk does not take them.
         """
-        if not digest.matches(data):
-            raise ValueError(f"the bytes of blob {digest} have another digest")
-        self._blobs.append(digest)
-        await self._store.write_blob(digest, data)
+        for digest, data in blobs.items():
+            if not digest.matches(data):
+                raise ValueError(f"the bytes of blob {digest} have another digest")
+        claimed = [*blobs, *expected]
+        self._blobs += claimed
+        await self._store.write_blobs(claimed, blobs)
 
 
 def disk_error(error: OSError, step: str) -> DiskFull | StoreUnusable:

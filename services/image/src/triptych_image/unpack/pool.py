@@ -52,6 +52,7 @@ class Unpacked:
     :param digest: of the packed bytes, by a process that does not look into them.
     :param packed: their number.
     :param diff_id: digest of the archive inside.
+    :param unpacked: bytes of the archive.
     :param size: bytes on disk.
     :param complete: whether the tape gives the archive back.
     :param implied: directories that no entry named, by path ("" for the root).
@@ -61,6 +62,7 @@ class Unpacked:
     digest: str
     packed: int
     diff_id: str
+    unpacked: int
     size: int
     inodes: int
     entries: int
@@ -134,7 +136,7 @@ class UnpackWorkers:
             request = {
                 "kind": "unpack",
                 "algorithm": algorithm,
-                "limits": {"bytes": limits.bytes, "entries": limits.entries, "ratio": limits.ratio},
+                "limits": _wire(limits),
             }
             fds = [told, forward_told, mount, tape, feed, *([] if spool is None else [spool])]
             job = LayerJob(report, forward_report, sink)
@@ -145,6 +147,29 @@ class UnpackWorkers:
                 for fd in (told, forward_told, feed):
                     os.close(fd)
             yield job
+
+    async def unpack_verified(
+        self, root: Path, tape: int, limits: LayerLimits, digest: str, data: bytes
+    ) -> Unpacked:
+        """Unpack a layer that is in memory, and whose digest was proved.
+
+        :raises LayerMalformed, LayerTooLarge, DiskFull, UnpackFailed: as the worker says.
+        """
+        async with self._job(), contextlib.AsyncExitStack() as stack:
+            mount = _open_confined(root)
+            stack.callback(os.close, mount)
+            packed = os.memfd_create("layer", os.MFD_CLOEXEC)
+            stack.callback(os.close, packed)
+            os.write(packed, data)
+            os.lseek(packed, 0, os.SEEK_SET)
+            report, told = _report(stack)
+            # Nothing may remove the directory while the worker lives.
+            stack.push_async_callback(report.ended)
+            try:
+                self._send({"kind": "unpack-verified", "limits": _wire(limits)}, [told, mount, tape, packed])
+            finally:
+                os.close(told)
+            return _unpacked(await report.result("unpack layer"), digest, len(data))
 
     async def verify(self, root: Path, tape: int) -> dict[str, Any]:
         """Play a layer's tape and compare; gives `diff_id`, `problems`, `inodes`, `opaque`."""
@@ -325,18 +350,7 @@ class LayerJob:
         found = await self._report.result("unpack layer")
         hashed = await self._forward.result("read layer")
         self.progress = UnpackProgress(int(found["unpacked"]), int(found["entries"]))
-        return Unpacked(
-            digest=str(hashed["digest"]),
-            packed=int(hashed["size"]),
-            diff_id=str(found["diff_id"]),
-            size=int(found["bytes"]),
-            inodes=int(found["inodes"]),
-            entries=int(found["entries"]),
-            tape_bytes=int(found["tape_bytes"]),
-            complete=bool(found["complete"]),
-            implied=tuple(map(str, found["implied"])),
-            opaque=tuple(map(str, found["opaque"])),
-        )
+        return _unpacked(found, str(hashed["digest"]), int(hashed["size"]))
 
     async def close(self) -> None:
         """End the workers by ending their input, and wait until nobody writes into the directory."""
@@ -349,8 +363,28 @@ class LayerJob:
             self._forward.close()
 
 
+def _unpacked(found: dict[str, Any], digest: str, packed: int) -> Unpacked:
+    return Unpacked(
+        digest=digest,
+        packed=packed,
+        diff_id=str(found["diff_id"]),
+        unpacked=int(found["unpacked"]),
+        size=int(found["bytes"]),
+        inodes=int(found["inodes"]),
+        entries=int(found["entries"]),
+        tape_bytes=int(found["tape_bytes"]),
+        complete=bool(found["complete"]),
+        implied=tuple(map(str, found["implied"])),
+        opaque=tuple(map(str, found["opaque"])),
+    )
+
+
 async def _wait(ended: asyncio.Future[Any]) -> None:
     await ended
+
+
+def _wire(limits: LayerLimits) -> dict[str, int]:
+    return {"bytes": limits.bytes, "entries": limits.entries, "ratio": limits.ratio}
 
 
 def _report(stack: contextlib.AsyncExitStack) -> tuple[Report, int]:

@@ -46,10 +46,7 @@ def main() -> None:
 
 def _preload() -> None:
     """Whatever a child needs later must be in memory: it has no files to import from."""
-    import encodings.idna  # noqa: F401
     import hashlib
-    import traceback  # noqa: F401
-    import zlib  # noqa: F401
 
     import isal.igzip_lib
     import isal.isal_zlib  # noqa: F401
@@ -86,6 +83,9 @@ def _start(request: jobs.Request, fds: list[int], control: socket.socket) -> Non
         finally:
             os.close(out)
             os.close(into)
+    elif kind == "unpack-verified":
+        report, root, tape, packed = fds
+        fork(report, [packed, root, tape], lambda own, tell: jobs.unpack(request, own, tell), control)
     elif kind == "verify":
         fork(fds[0], fds[1:], lambda own, tell: jobs.verify(request, own, tell), control)
     elif kind == "export":
