@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import grpc
 from runtime.v1 import api_pb2 as cri
 
 from triptych_dev.kubelet import container_config, pod_config
@@ -25,6 +27,27 @@ def wait_until(what: str, holds: Callable[[], object], seconds: float = 20.0) ->
         if time.monotonic() > end:
             raise AssertionError(f"not within {seconds:g} s: {what}")
         time.sleep(0.02)
+
+
+@dataclass
+class Refusal:
+    """An RPC's error, once the block of `refused` has ended."""
+
+    code: grpc.StatusCode = grpc.StatusCode.OK
+    text: str = ""
+
+
+@contextlib.contextmanager
+def refused(code: grpc.StatusCode) -> Iterator[Refusal]:
+    """The block must fail with an RPC's error of this code."""
+    refusal = Refusal()
+    try:
+        yield refusal
+    except grpc.RpcError as error:
+        refusal.code, refusal.text = error.code(), error.details() or ""
+        assert refusal.code is code, (refusal.code, refusal.text)
+    else:
+        raise AssertionError(f"no error, where {code} was due")
 
 
 @dataclass
