@@ -90,7 +90,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, hold: Hold, live_image: str)
             "retry_seconds": 0.5,
         },
     }
-    made = Stack(base / "stack", "triptych-hangs", "10.97.0.0/16", {"runtime": overrides})
+    made = Stack(base / "stack", f"thang{os.getpid()}", "10.97.0.0/16", {"runtime": overrides})
     made.write_configuration()
     conflist = base / "stack" / "cni" / "10-test.conflist"
     document = json.loads(conflist.read_text())

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(200)]
 
 @pytest.fixture
 def stack(tmp_path: Path, live_image: str) -> Iterator[Stack]:
-    made = Stack(tmp_path / "stack", "triptych-boot", "10.94.0.0/16")
+    made = Stack(tmp_path / "stack", f"tboot{os.getpid()}", "10.94.0.0/16")
     made.write_configuration()
     try:
         made.start("image", "runtime")

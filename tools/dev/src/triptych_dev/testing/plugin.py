@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from triptych_dev.leftovers import Marks
     from triptych_dev.stack import Registry, Stack
 
-_NAME = "triptych-live"
+# Sessions that run at the same time on one node get in nobody's way.
+_TURN = os.getpid() % 50
+_NAME = f"live{_TURN}-test"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -81,7 +83,7 @@ def live_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     stack = Stack(
         Path(tmp_path_factory.mktemp("live")),
         _NAME,
-        "10.95.0.0/16",
+        f"10.{200 + _TURN}.0.0/16",
         {"streaming": {"http": {"listen": "127.0.0.1:0"}}},
     )
     stack.write_configuration()
