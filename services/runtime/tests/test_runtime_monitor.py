@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
+import subprocess
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 from triptych_linux.pidfd import ProcessIdentity
 from triptych_runtime.errors import RuntimeFailed
 from triptych_runtime.model import new_id
-from triptych_runtime.monitor import Conmon, Exit, ExitWatch, MonitorPaths
+from triptych_runtime.monitor import Conmon, Exit, ExitWatch, MonitorPaths, kill_monitor
 from triptych_runtime.ociruntime import OciRuntime
 from triptych_runtime.ociruntime.probe import refusal
 
@@ -122,4 +124,64 @@ async def test_an_exit_without_its_file_is_still_seen(
     await process.wait()
     async with asyncio.timeout(5):
         assert await exits.get() == Exit("lost", None, 42)
+    watch.stop()
+
+
+def fake_conmon(directory: Path, identity: str) -> subprocess.Popen[bytes]:
+    """A process that is named and called as a monitor, with a child of its own."""
+    script = directory / "conmon"
+    script.write_text("#!/bin/sh\nsleep 1000 &\nwait\n")
+    script.chmod(0o755)
+    return subprocess.Popen([script, "--cid", identity], start_new_session=True)
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["by its PID file", "by a search"])
+def test_a_monitor_is_killed_with_what_it_runs(tmp_path: Path, told: bool) -> None:
+    identity, other = new_id(), new_id()
+    mine, foreign = fake_conmon(tmp_path, identity), fake_conmon(tmp_path, other)
+    paths = MonitorPaths(tmp_path)
+    try:
+        children = Path(f"/proc/{mine.pid}/task/{mine.pid}/children")
+        while not children.read_text():
+            time.sleep(0.005)
+        child = int(children.read_text())
+        if told:
+            paths.monitor_pid.write_text(str(mine.pid))
+        kill_monitor(paths, identity)
+        assert mine.wait(5) == -9
+        with contextlib.suppress(FileNotFoundError):
+            assert Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+        kill_monitor(paths, identity)
+        # A PID that belongs to somebody else by now is left alone.
+        paths.monitor_pid.write_text(str(foreign.pid))
+        kill_monitor(paths, identity)
+        assert foreign.poll() is None
+    finally:
+        for process in (mine, foreign):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, 9)
+            process.wait(5)
+
+
+async def test_an_exit_is_not_awaited_from_a_dead_monitor(tmp_path: Path) -> None:
+    exits: asyncio.Queue[Exit] = asyncio.Queue()
+    watch = ExitWatch(tmp_path / "exits", exits.put_nowait, lambda: 42)
+    watch.start()
+    process = await asyncio.create_subprocess_exec("sleep", "60")
+    monitor = await asyncio.create_subprocess_exec("sleep", "60")
+    watch.add("lost", ProcessIdentity.of(process.pid), monitor.pid)
+    assert watch.signal("lost", 9)
+    await process.wait()
+    await asyncio.sleep(0.05)
+    assert exits.empty()
+    assert watch.ending("lost")
+    assert not watch.signal("lost", 9)
+    monitor.kill()
+    async with asyncio.timeout(2):
+        assert await exits.get() == Exit("lost", None, 42)
+    await monitor.wait()
+    watch.add("late", ProcessIdentity(process.pid, 1), monitor.pid)
+    async with asyncio.timeout(2):
+        assert await exits.get() == Exit("late", None, 42)
+    assert not watch.ending("late")
     watch.stop()

@@ -1,0 +1,600 @@
+"""The life cycle against itself: what happens when steps meet, hang, fail and are cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+import pytest
+from runtime.v1 import api_pb2 as cri
+from triptych_errors import Internal
+from triptych_runtime import recovery
+from triptych_runtime.containers import handle_exit
+from triptych_runtime.containers.exits import on_exit
+from triptych_runtime.errors import (
+    CalledOff,
+    NameInUse,
+    OperationTimeout,
+    RuntimeFailed,
+    SandboxNotReady,
+    StoreFailed,
+    WrongContainerState,
+)
+from triptych_runtime.events import EventBus
+from triptych_runtime.model import ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord
+from triptych_runtime.monitor import Exit, Started
+from triptych_runtime.namespaces import PinnedNamespaces
+from triptych_runtime.node import Node, Paths
+from triptych_runtime.ociruntime import Handler, Handlers, OciRuntime
+from triptych_runtime.rpc.create_container import create_container
+from triptych_runtime.rpc.remove_container import remove_container
+from triptych_runtime.rpc.remove_pod_sandbox import remove_pod_sandbox
+from triptych_runtime.rpc.run_pod_sandbox import run_pod_sandbox
+from triptych_runtime.rpc.start_container import start_container
+from triptych_runtime.rpc.stop_container import stop_container
+from triptych_runtime.rpc.stop_pod_sandbox import stop_pod_sandbox
+from triptych_runtime.rpc.update_pod_sandbox_resources import update_pod_sandbox_resources
+from triptych_runtime.settings import DeadlineSettings, Settings
+from triptych_runtime.spec import HostFacts
+from triptych_runtime.store import Database, State
+
+POD, APP = "a" * 64, "b" * 64
+
+
+@dataclass
+class Steps:
+    """What the fakes were asked to do, and what they shall do when asked: wait, fail."""
+
+    done: list[str] = field(default_factory=list)
+    gates: dict[str, asyncio.Event] = field(default_factory=dict)
+    errors: dict[str, Exception] = field(default_factory=dict)
+    begun: dict[str, asyncio.Event] = field(default_factory=dict)
+
+    def hold(self, step: str) -> asyncio.Event:
+        """The step waits until the event is set."""
+        self.begun[step] = asyncio.Event()
+        return self.gates.setdefault(step, asyncio.Event())
+
+    async def __call__(self, step: str) -> None:
+        self.done.append(step)
+        if step in self.begun:
+            self.begun[step].set()
+        if step in self.gates:
+            await self.gates[step].wait()
+        if step in self.errors:
+            raise self.errors[step]
+        await asyncio.sleep(0)
+
+
+class FakeCgroup:
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
+
+    def procs(self) -> list[int]:
+        return []
+
+    def exists(self) -> bool:
+        return False
+
+    def oom_kills(self) -> int:
+        return 0
+
+    async def kill(self) -> None:
+        await self._steps("cgroup.kill")
+
+    async def remove(self) -> None:
+        await self._steps("cgroup.remove")
+
+
+class FakeCgroups:
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
+
+    def default_parent(self, sandbox_id: str) -> str:
+        return f"/triptych/{sandbox_id}"
+
+    def container_path(self, parent: str, container_id: str) -> str:
+        return f"{parent}/{container_id}"
+
+    def resolve(self, path: str) -> FakeCgroup:
+        return FakeCgroup(self._steps)
+
+    async def create_pod(self, *_: object) -> None:
+        await self._steps("cgroups.create_pod")
+
+    async def update_pod(self, *_: object) -> None:
+        await self._steps("cgroups.update_pod")
+
+    async def remove_pod(self, _: str) -> None:
+        await self._steps("cgroups.remove_pod")
+
+
+class FakeNamespaces:
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
+
+    def check(self, _: object) -> None:
+        return None
+
+    async def create(self, sandbox_id: str, _: object) -> PinnedNamespaces:
+        await self._steps("namespaces.create")
+        return self.get(sandbox_id)
+
+    def get(self, sandbox_id: str) -> PinnedNamespaces:
+        return PinnedNamespaces(
+            sandbox_id=sandbox_id, net=Path("/x/net"), ipc=None, uts=None, user=None, pid=None
+        )
+
+    async def finish(self, *_: object) -> None:
+        await self._steps("namespaces.finish")
+
+    async def destroy(self, _: str) -> None:
+        await self._steps("namespaces.destroy")
+
+
+class FakeFiles:
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
+
+    async def create(self, *_: object) -> None:
+        await self._steps("files.create")
+
+    async def destroy(self, _: str) -> None:
+        await self._steps("files.destroy")
+
+
+class FakeNetwork:
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
+        self.ips = ["10.0.0.2"]
+
+    async def setup(self, _: object) -> FakeNetwork:
+        await self._steps("network.setup")
+        return self
+
+    async def teardown(self, *_: object) -> None:
+        await self._steps("network.teardown")
+
+
+class FakeImages:
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
+
+    async def prepare_rootfs(self, *_: object, **__: object) -> None:
+        await self._steps("images.prepare")
+        raise Internal("this fake has no images")
+
+    async def remove(self, _: str, *, prefix: bool = False) -> None:
+        await self._steps("images.remove")
+
+
+class FakeConmon:
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
+
+    async def create(self, *_: object, **__: object) -> Started:
+        await self._steps("conmon.create")
+        return Started(os.getpid(), 0)
+
+
+class FakeExits:
+    """Containers here never end by themselves; a SIGKILL is noted only."""
+
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
+        self.on_signal: Any = None
+
+    def add(self, *_: object) -> None:
+        return None
+
+    forget = remove_file = add
+
+    def ending(self, _: str) -> bool:
+        return False
+
+    def signal(self, container_id: str, number: int) -> bool:
+        self._steps.done.append(f"signal {number}")
+        if self.on_signal is not None:
+            self.on_signal(container_id, number)
+        return True
+
+
+class FakeRuntime(OciRuntime):
+    """An OCI runtime without processes."""
+
+    __slots__ = ()
+    steps = Steps()
+
+    async def start(self, container_id: str) -> None:
+        await FakeRuntime.steps("runtime.start")
+
+    async def delete(self, container_id: str) -> None:
+        await FakeRuntime.steps("runtime.delete")
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
+    made = Steps()
+    monkeypatch.setattr(FakeRuntime, "steps", made)
+    return made
+
+
+@pytest.fixture
+async def node(tmp_path: Path, steps: Steps) -> AsyncIterator[Node]:
+    database = Database(tmp_path / "state.db")
+    await database.open()
+    deadlines = DeadlineSettings(create=0.3, kill=0.2)
+    runtime = FakeRuntime("crun", "/no/crun", tmp_path / "oci")
+    made = Node(
+        settings=Settings(deadlines=deadlines),
+        paths=Paths(tmp_path / "root", tmp_path / "state"),
+        host=HostFacts(),
+        database=database,
+        state=State(database),
+        handlers=Handlers({"crun": Handler("crun", runtime)}, "crun"),
+        cgroups=cast(Any, FakeCgroups(steps)),
+        namespaces=cast(Any, FakeNamespaces(steps)),
+        files=cast(Any, FakeFiles(steps)),
+        init=cast(Any, None),
+        network=cast(Any, FakeNetwork(steps)),
+        conmon=cast(Any, FakeConmon(steps)),
+        exits=cast(Any, FakeExits(steps)),
+        events=EventBus(),
+        stats=cast(Any, None),
+        images=cast(Any, FakeImages(steps)),
+        streaming=cast(Any, None),
+        criu=cast(Any, None),
+    )
+    yield made
+    for gate in steps.gates.values():
+        gate.set()
+    await made.flights.drain(5)
+    await database.close()
+
+
+def pod_config(name: str = "pod") -> cri.PodSandboxConfig:
+    config = cri.PodSandboxConfig(metadata=cri.PodSandboxMetadata(name=name, uid="u", namespace="n"))
+    config.linux.security_context.namespace_options.pid = cri.CONTAINER
+    return config
+
+
+def app_config(name: str = "app") -> cri.ContainerConfig:
+    config = cri.ContainerConfig(metadata=cri.ContainerMetadata(name=name), image=cri.ImageSpec(image="i"))
+    config.linux.security_context.namespace_options.pid = cri.CONTAINER
+    return config
+
+
+async def a_pod(node: Node, **more: Any) -> SandboxRecord:
+    """A ready pod in the state."""
+    values: dict[str, Any] = {
+        "id": POD,
+        "phase": SandboxPhase.READY,
+        "config": pod_config(),
+        "handler": "",
+        "created_at": 1,
+        "network_ready": True,
+        "namespaces": {"net": "/x/net"},
+        "owns_cgroup": True,
+        "cgroup_parent": f"/triptych/{POD}",
+    }
+    record = SandboxRecord(**(values | more))
+    await node.state.save(record)
+    return record
+
+
+async def a_container(node: Node, phase: ContainerPhase = ContainerPhase.CREATED) -> ContainerRecord:
+    """A container of that pod in the state."""
+    record = ContainerRecord(
+        id=APP, sandbox_id=POD, phase=phase, config=app_config(), handler="crun", created_at=1
+    )
+    await node.state.save(record)
+    return record
+
+
+def run_request() -> cri.RunPodSandboxRequest:
+    return cri.RunPodSandboxRequest(config=pod_config())
+
+
+def create_request() -> cri.CreateContainerRequest:
+    return cri.CreateContainerRequest(pod_sandbox_id=POD, config=app_config(), sandbox_config=pod_config())
+
+
+async def stored(node: Node) -> tuple[dict[str, str], dict[str, str]]:
+    """Phases on disk by ID, of sandboxes and of containers."""
+    again = Database(node.database._path)
+    snapshot = await again.open()
+    await again.close()
+    pods = {s.id: s.phase.value for s in snapshot.sandboxes}
+    return pods, {c.id: c.phase.value for c in snapshot.containers}
+
+
+async def test_a_failing_network_is_the_error_and_all_is_undone(node: Node, steps: Steps) -> None:
+    steps.errors["network.setup"] = Internal("CNI plugin bridge: no more addresses")
+    with pytest.raises(Internal, match="^CNI plugin bridge: no more addresses$"):
+        await run_pod_sandbox(node, run_request())
+    undone = ("network.teardown", "namespaces.destroy", "files.destroy", "cgroups.remove_pod")
+    assert [s for s in steps.done if s in undone] == list(undone)
+    assert not node.state.sandboxes
+    assert await stored(node) == ({}, {})
+    steps.errors.clear()
+    assert (await run_pod_sandbox(node, run_request())).pod_sandbox_id in node.state.sandboxes
+
+
+async def test_an_undo_goes_on_after_a_step_that_fails(node: Node, steps: Steps) -> None:
+    steps.errors["network.setup"] = Internal("no ADD")
+    steps.errors["network.teardown"] = Internal("no DEL")
+    with pytest.raises(Internal, match="^no ADD$"):
+        await run_pod_sandbox(node, run_request())
+    assert {"namespaces.destroy", "files.destroy", "cgroups.remove_pod"} <= set(steps.done)
+    assert not node.state.sandboxes
+
+
+async def test_a_pod_that_does_not_come_to_its_end(node: Node, steps: Steps) -> None:
+    steps.hold("network.setup")
+    with pytest.raises(OperationTimeout, match=r"run pod sandbox n/pod: no end after 0\.3 s"):
+        await run_pod_sandbox(node, run_request())
+    assert "network.teardown" in steps.done
+    assert not node.state.sandboxes
+
+
+async def test_a_caller_that_goes_away_leaves_its_pod_to_the_retry(node: Node, steps: Steps) -> None:
+    gate = steps.hold("network.setup")
+    first = asyncio.create_task(run_pod_sandbox(node, run_request()))
+    await steps.begun["network.setup"].wait()
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    retry = asyncio.create_task(run_pod_sandbox(node, run_request()))
+    other = run_request()
+    other.config.hostname = "another"
+    differing = asyncio.create_task(run_pod_sandbox(node, other))
+    await asyncio.sleep(0)
+    gate.set()
+    identity = (await retry).pod_sandbox_id
+    assert list(node.state.sandboxes) == [identity]
+    assert steps.done.count("network.setup") == 1
+    with pytest.raises(NameInUse, match="configured otherwise"):
+        await differing
+    assert (await run_pod_sandbox(node, run_request())).pod_sandbox_id == identity
+
+
+async def test_a_resize_does_not_bring_a_stopped_pod_back(node: Node, steps: Steps) -> None:
+    await a_pod(node)
+    gate = steps.hold("cgroups.update_pod")
+    request = cri.UpdatePodSandboxResourcesRequest(pod_sandbox_id=POD)
+    request.resources.cpu_shares = 7
+    resize = asyncio.create_task(update_pod_sandbox_resources(node, request))
+    await steps.begun["cgroups.update_pod"].wait()
+    stop = asyncio.create_task(stop_pod_sandbox(node, cri.StopPodSandboxRequest(pod_sandbox_id=POD)))
+    await asyncio.sleep(0.01)
+    gate.set()
+    await asyncio.gather(resize, stop)
+    record = node.state.sandboxes[POD]
+    assert record.phase is SandboxPhase.NOT_READY
+    assert record.resources is not None
+    assert record.resources.cpu_shares == 7
+    assert await stored(node) == ({POD: "notready"}, {})
+    with pytest.raises(SandboxNotReady):
+        await update_pod_sandbox_resources(node, request)
+
+
+async def test_many_resizes_are_all_kept(node: Node) -> None:
+    await a_pod(node, owns_cgroup=False)
+    requests = []
+    for name in ("cpu_shares", "cpu_quota", "memory_limit_in_bytes"):
+        request = cri.UpdatePodSandboxResourcesRequest(pod_sandbox_id=POD)
+        setattr(request.resources, name, 10_000_000)
+        requests.append(request)
+    await asyncio.gather(*(update_pod_sandbox_resources(node, request) for request in requests))
+    resources = node.state.sandboxes[POD].resources
+    assert resources is not None
+    assert (resources.cpu_shares, resources.cpu_quota, resources.memory_limit_in_bytes) == (10_000_000,) * 3
+
+
+async def test_a_create_in_a_pod_that_stops_is_called_off(node: Node, steps: Steps) -> None:
+    await a_pod(node)
+    steps.hold("images.prepare")
+    creates = [asyncio.create_task(create_container(node, create_request())) for _ in range(2)]
+    await steps.begun["images.prepare"].wait()
+    await stop_pod_sandbox(node, cri.StopPodSandboxRequest(pod_sandbox_id=POD))
+    for create in creates:
+        with pytest.raises(SandboxNotReady):
+            await create
+    assert steps.done.count("images.prepare") == 1
+    assert steps.done.count("images.remove") == 1
+    assert not node.state.containers
+    with pytest.raises(SandboxNotReady):
+        await create_container(node, create_request())
+
+
+async def test_a_pod_that_is_removed_leaves_no_container_behind(node: Node, steps: Steps) -> None:
+    await a_pod(node)
+    gate = steps.hold("images.remove")
+    steps.hold("images.prepare")
+    create = asyncio.create_task(create_container(node, create_request()))
+    await steps.begun["images.prepare"].wait()
+    remove = asyncio.create_task(remove_pod_sandbox(node, cri.RemovePodSandboxRequest(pod_sandbox_id=POD)))
+    await steps.begun["images.remove"].wait()
+    await asyncio.sleep(0.01)
+    assert not remove.done()  # it waits for the create to be undone
+    gate.set()
+    await remove
+    with pytest.raises(SandboxNotReady):
+        await create
+    assert await stored(node) == ({}, {})
+    assert not node.state.sandboxes
+    assert not node.state.containers
+    assert node.state.containers_of(POD) == []
+
+
+async def test_a_stop_meets_a_removal(node: Node, steps: Steps) -> None:
+    await a_pod(node)
+    gate = steps.hold("cgroups.remove_pod")
+    remove = asyncio.create_task(remove_pod_sandbox(node, cri.RemovePodSandboxRequest(pod_sandbox_id=POD)))
+    await steps.begun["cgroups.remove_pod"].wait()
+    stops = [
+        asyncio.create_task(stop_pod_sandbox(node, cri.StopPodSandboxRequest(pod_sandbox_id=POD)))
+        for _ in range(3)
+    ]
+    await asyncio.sleep(0)
+    gate.set()
+    await asyncio.gather(remove, *stops)
+    assert not node.state.sandboxes
+    assert await stored(node) == ({}, {})
+
+
+async def test_a_network_that_is_not_given_back_keeps_its_namespace(node: Node, steps: Steps) -> None:
+    await a_pod(node)
+    steps.errors["network.teardown"] = Internal("no DEL")
+    for _ in range(2):
+        with pytest.raises(Internal, match="^no DEL$"):
+            await stop_pod_sandbox(node, cri.StopPodSandboxRequest(pod_sandbox_id=POD))
+    assert node.state.sandboxes[POD].phase is SandboxPhase.NOT_READY
+    assert node.state.sandboxes[POD].network_ready
+    assert "namespaces.destroy" not in steps.done
+    assert {"files.destroy", "cgroups.remove_pod"} <= set(steps.done)
+    del steps.errors["network.teardown"]
+    await stop_pod_sandbox(node, cri.StopPodSandboxRequest(pod_sandbox_id=POD))
+    assert not node.state.sandboxes[POD].namespaces
+    assert steps.done[-4:-1] == ["network.teardown", "namespaces.destroy", "files.destroy"]
+
+
+async def test_a_removal_that_fails_is_shown_and_repeated(node: Node, steps: Steps) -> None:
+    await a_pod(node)
+    await a_container(node)
+    steps.errors["images.remove"] = Internal("no image daemon")
+    request = cri.RemoveContainerRequest(container_id=APP)
+    with pytest.raises(Internal, match="no image daemon"):
+        await remove_container(node, request)
+    assert [c.id for c in node.state.visible_containers()] == [APP]
+    with pytest.raises(WrongContainerState):
+        await start_container(node, cri.StartContainerRequest(container_id=APP))
+    pod = cri.RemovePodSandboxRequest(pod_sandbox_id=POD)
+    with pytest.raises(Internal, match="no image daemon"):
+        await remove_pod_sandbox(node, pod)
+    assert [s.id for s in node.state.visible_sandboxes()] == [POD]
+    steps.errors.clear()
+    await remove_container(node, request)
+    await remove_container(node, request)
+    await remove_pod_sandbox(node, pod)
+    assert not node.state.sandboxes
+    assert not node.container_statuses._entries
+
+
+async def test_a_stop_during_a_start_comes_after_it(node: Node, steps: Steps) -> None:
+    await a_pod(node)
+    await a_container(node)
+    gate = steps.hold("conmon.create")
+    exits = cast(Any, node.exits)
+
+    def ended(container_id: str, number: int) -> None:
+        on_exit(node, Exit(container_id, 128 + number, 5))
+
+    exits.on_signal = ended
+    start = asyncio.create_task(start_container(node, cri.StartContainerRequest(container_id=APP)))
+    await asyncio.sleep(0)  # the start has begun, and is written nowhere yet
+    stop = asyncio.create_task(stop_container(node, cri.StopContainerRequest(container_id=APP, timeout=-1)))
+    await steps.begun["conmon.create"].wait()
+    await asyncio.sleep(0.01)
+    assert not stop.done()
+    gate.set()
+    await start
+    await stop
+    record = node.state.containers[APP]
+    assert (record.phase, record.exit_code) == (ContainerPhase.EXITED, 137)
+    assert steps.done.count("signal 9") == 1
+    assert not node.stop_deadlines
+
+
+async def test_a_start_that_does_not_come_to_its_end(node: Node, steps: Steps) -> None:
+    await a_pod(node)
+    await a_container(node)
+    steps.hold("conmon.create")
+    starts = [start_container(node, cri.StartContainerRequest(container_id=APP)) for _ in range(2)]
+    outcomes = await asyncio.gather(*starts, return_exceptions=True)
+    assert [type(o) for o in outcomes] == [OperationTimeout] * 2
+    record = node.state.containers[APP]
+    assert (record.phase, record.reason, record.exit_code) == (ContainerPhase.EXITED, "StartError", 128)
+    assert "no end after 0.3 s" in record.message
+    assert "runtime.delete" in steps.done
+    assert steps.done.count("conmon.create") == 1
+
+
+async def test_a_start_that_fails_is_undone_step_by_step(node: Node, steps: Steps) -> None:
+    await a_pod(node)
+    await a_container(node)
+    steps.errors["runtime.start"] = RuntimeFailed("crun start: no such file")
+    steps.errors["runtime.delete"] = RuntimeFailed("crun delete: busy")
+    with pytest.raises(RuntimeFailed, match="no such file"):
+        await start_container(node, cri.StartContainerRequest(container_id=APP))
+    assert steps.done[-2:] == ["runtime.delete", "cgroup.remove"]
+    assert node.state.containers[APP].message == "crun start: no such file"
+
+
+async def test_a_start_cut_off_by_a_shutdown_is_undone_by_the_next_daemon(node: Node, steps: Steps) -> None:
+    await a_pod(node)
+    await a_container(node)
+    steps.hold("conmon.create")
+    start = asyncio.create_task(start_container(node, cri.StartContainerRequest(container_id=APP)))
+    await steps.begun["conmon.create"].wait()
+    await node.flights.drain(0.01)
+    with pytest.raises(CalledOff):
+        await start
+    assert (await stored(node))[1] == {APP: "starting"}
+    node.flights = type(node.flights)()
+    await recovery.reconcile(node, rebooted=False)
+    assert node.state.containers[APP].phase is ContainerPhase.CREATED
+    assert "runtime.delete" in steps.done
+    assert (await stored(node))[1] == {APP: "created"}
+
+
+async def test_what_hangs_does_not_keep_the_daemon_from_getting_ready(
+    node: Node, steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module("triptych_runtime.recovery.reconcile")
+    monkeypatch.setattr(module, "_PATIENCE", 0.05)
+    await a_pod(node, phase=SandboxPhase.NOT_READY)
+    await a_pod(node, id="c" * 64, phase=SandboxPhase.CREATING, config=pod_config("half"))
+    await a_container(node, ContainerPhase.STARTING)
+    network, runtime = steps.hold("network.teardown"), steps.hold("runtime.delete")
+    async with asyncio.timeout(0.25):
+        await recovery.reconcile(node, rebooted=False)
+    # Work on what hangs waits for it; the rest goes on.
+    stop = asyncio.create_task(stop_pod_sandbox(node, cri.StopPodSandboxRequest(pod_sandbox_id=POD)))
+    remove = asyncio.create_task(remove_container(node, cri.RemoveContainerRequest(container_id=APP)))
+    await asyncio.sleep(0.01)
+    assert not stop.done()
+    assert not remove.done()
+    network.set()
+    runtime.set()
+    await asyncio.gather(stop, remove)
+    await node.flights.drain(5)
+    assert list(node.state.sandboxes) == [POD]
+    assert not node.state.containers
+
+
+async def test_an_exit_that_cannot_be_written_down_is_still_told(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await a_pod(node)
+    record = await a_container(node, ContainerPhase.RUNNING)
+    waiting = asyncio.create_task(node.exit_waits.wait(APP, 5))
+    await asyncio.sleep(0)
+
+    async def full(_: object) -> None:
+        raise StoreFailed("database: disk full")
+
+    monkeypatch.setattr(node.database, "save", full)
+    with pytest.raises(StoreFailed):
+        await handle_exit(node, Exit(APP, 3, 9))
+    assert (await waiting).exit_code == 3
+    ended = msgspec.structs.replace(
+        record, phase=ContainerPhase.EXITED, exit_code=3, reason="Error", finished_at=9
+    )
+    assert node.state.containers[APP] == ended
