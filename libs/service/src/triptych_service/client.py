@@ -24,7 +24,7 @@ def connect(socket: str, *, max_message_bytes: int = MAX_MESSAGE_BYTES) -> grpc.
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.initial_reconnect_backoff_ms", 50),
-        ("grpc.max_reconnect_backoff_ms", 1000),
+        ("grpc.max_reconnect_backoff_ms", 200),
         ("grpc.default_authority", "localhost"),
         ("grpc.enable_http_proxy", 0),
     ]

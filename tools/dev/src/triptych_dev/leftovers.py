@@ -26,11 +26,13 @@ class Marks:
 
     :param texts: a new thing that contains one of these is ours.
     :param links: names of interfaces; more are learnt by `learn`.
+    :param expected: whether a thing of a kind may be left, although it is ours.
     """
 
     texts: set[str]
     bridge: str
     links: set[str] = field(default_factory=set)
+    expected: Callable[[str, str], bool] = lambda kind, thing: False
 
     def learn(self, *ids: str) -> None:
         """Note IDs of pods and containers, and the interfaces on our bridge now."""
@@ -38,7 +40,9 @@ class Marks:
         self.links |= {self.bridge, *_ports(self.bridge)}
 
     def owns(self, kind: str, thing: str) -> bool:
-        """Whether a thing bears a mark."""
+        """Whether a thing bears a mark, and must go."""
+        if self.expected(kind, thing):
+            return False
         if kind == "links":
             return thing in self.links or thing == self.bridge
         return any(text in thing for text in self.texts)

@@ -319,12 +319,12 @@ def _channel(path: str) -> grpc.Channel:
 
 def remove_cgroups() -> None:
     """Remove empty cgroups that daemons made for themselves; one in use stays."""
-    for hierarchy in Path("/sys/fs/cgroup").iterdir():
+    for hierarchy in (Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").iterdir()):
         for name in ("triptych", "triptych-monitors"):
-            top = hierarchy / name
-            for directory in [*sorted((d for d in top.glob("**/*") if d.is_dir()), reverse=True), top]:
+            # Others may remove theirs meanwhile: what is gone is passed over.
+            for directory, _, _ in os.walk(hierarchy / name, topdown=False):
                 with contextlib.suppress(OSError):
-                    directory.rmdir()
+                    os.rmdir(directory)
 
 
 def pss(pids: list[int]) -> int:
