@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 
 from triptych_streaming.protocol.channels import Buffer
@@ -36,6 +37,7 @@ class Wire(asyncio.BufferedProtocol):
         self._limit = limit
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
+        self._direct = -1
         self._holds: set[object] = set()
         self._early = bytearray()
         self.on_data: Callable[[memoryview], None] = self._keep
@@ -51,6 +53,8 @@ class Wire(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        if transport.get_extra_info("ssl_object") is None:
+            self._direct = transport.get_extra_info("socket").fileno()
         transport.set_write_buffer_limits(high=self._limit, low=self._limit // _LOW_SHARE)
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -67,6 +71,7 @@ class Wire(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._lose()
         self._transport = None
+        self._direct = -1
         if not self._gone.done():
             self._gone.set_result(None)
 
@@ -109,9 +114,30 @@ class Wire(asyncio.BufferedProtocol):
         if not buffers or transport is None or transport.is_closing():
             return
         self.active_at = self._loop.time()
-        transport.write(buffers[0] if len(buffers) == 1 else b"".join(buffers))
+        if self._direct >= 0 and not transport.get_write_buffer_size():
+            rest: Buffer = self._write_now(buffers)
+        else:
+            rest = buffers[0] if len(buffers) == 1 else b"".join(buffers)
+        if rest:
+            transport.write(rest)
         if self.congested and transport.get_write_buffer_size() > self._limit * _FLOOD:
             self.hold(self)
+
+    def _write_now(self, buffers: list[Buffer]) -> bytes:
+        """Write past the transport, which would join head and payload first; gives what was not taken.
+
+        Only for plain connections whose transport has nothing to send: it then keeps no state that this
+        could upset. Errors are left to the transport, which meets them again with the rest.
+        """
+        try:
+            written = os.writev(self._direct, buffers)
+        except OSError:
+            written = 0
+        for index, buffer in enumerate(buffers):
+            if written < len(buffer):
+                return b"".join((memoryview(buffer)[written:], *buffers[index + 1 :]))
+            written -= len(buffer)
+        return b""
 
     def hold(self, holder: object) -> None:
         """Stop reading from the client until every holder has released."""

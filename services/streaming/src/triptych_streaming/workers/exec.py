@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import secrets
@@ -29,6 +30,8 @@ from triptych_streaming.workers.backend import Backend, Input, Output
 from triptych_streaming.workers.pump import reader_of
 
 _LOG_LIMIT = 1 << 16
+_STDIN_PIPE = 1 << 18
+"""Room in the kernel for input, so that a process that reads little at a time costs few turns."""
 
 
 class ExecBackend(Backend):
@@ -169,6 +172,8 @@ class _Stdio:
         try:
             if streams.stdin:
                 self.theirs[Channel.STDIN], self.ours[Channel.STDIN] = os.pipe2(os.O_CLOEXEC)
+                with contextlib.suppress(OSError):  # a wish: the system limits what all pipes may hold
+                    fcntl.fcntl(self.ours[Channel.STDIN], fcntl.F_SETPIPE_SZ, _STDIN_PIPE)
             # Standard error is read even where the client does not want it: the runtime complains there.
             for channel, wanted in ((Channel.STDOUT, streams.stdout), (Channel.STDERR, True)):
                 if wanted:

@@ -13,6 +13,8 @@ from triptych_streaming.protocol.channels import Buffer
 CHUNK = 1 << 16
 _TURNS = 4
 """Full chunks taken from one descriptor before others get their turn."""
+_SMALL = 1 << 14
+_PAUSE = 0.001
 _PIPE_MAX = 1 << 20
 """Default of /proc/sys/fs/pipe-max-size."""
 
@@ -119,6 +121,7 @@ class Sink:
         "_on_closed",
         "_on_full",
         "_on_room",
+        "_timer",
         "_write",
         "closed",
         "pending",
@@ -142,6 +145,7 @@ class Sink:
         self._on_room = on_room
         self._on_closed = on_closed
         self._active = False
+        self._timer: asyncio.TimerHandle | None = None
         self._ending = False
         self.closed = False
         self.pending = bytearray()
@@ -172,7 +176,7 @@ class Sink:
         """Close now and drop what waits, without `on_closed`."""
         self._watch(False)
         self.closed = True
-        self.pending.clear()
+        self.pending = bytearray()
 
     def _try(self, view: memoryview) -> int:
         total = 0
@@ -183,24 +187,36 @@ class Sink:
                 break
             except OSError:
                 # The reader is gone. Whoever waits for room need not wait any longer.
-                self.pending.clear()
                 self._finish()
                 self._on_room()
                 return len(view)
         return total
 
     def _ready(self) -> None:
-        written = self._try(memoryview(bytes(self.pending)))
+        self._timer = None
+        with memoryview(self.pending) as view:
+            written = self._try(view)
         if self.closed:
             return
-        del self.pending[:written]
-        if not self.pending:
+        if written == len(self.pending):
+            self.pending = bytearray()
             self._watch(False)
             if self._ending:
                 self._finish()
             self._on_room()
+            return
+        del self.pending[:written]
+        if written < _SMALL:
+            # A pipe is writable for each page that its reader takes. Let it take more before the next look.
+            self._watch(False)
+            self._timer = self._loop.call_later(_PAUSE, self._ready)
+        else:
+            self._watch(True)
 
     def _watch(self, active: bool) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if active != self._active:
             self._active = active
             if active:
@@ -212,6 +228,7 @@ class Sink:
         if not self.closed:
             self._watch(False)
             self.closed = True
+            self.pending = bytearray()
             self._on_closed()
 
 
