@@ -103,7 +103,7 @@ def _check() -> None:
 def _bootstrap(root: Path, log: Path) -> None:
     include = ",".join(recipe.PACKAGES)
     run(
-        ["debootstrap", "--variant=minbase", f"--include={include}", recipe.SUITE, str(root), recipe.MIRROR],
+        ["debootstrap", "--variant=minbase", f"--include={include}", recipe.SUITE, str(root)],
         "debootstrap",
         log,
     )

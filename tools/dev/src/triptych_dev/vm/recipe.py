@@ -9,7 +9,6 @@ import hashlib
 import json
 
 SUITE = "bookworm"
-MIRROR = "http://deb.debian.org/debian"
 
 PACKAGES = (
     "apparmor",

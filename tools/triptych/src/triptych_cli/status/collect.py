@@ -120,12 +120,14 @@ def images(context: Context) -> Images:
         listed = stub.ListImages(api_pb2.ListImagesRequest(), timeout=context.timeout).images
         usage = stub.ImageFsInfo(api_pb2.ImageFsInfoRequest(), timeout=context.timeout)
         pulls = running_pulls(opened, _PULLS_SECONDS)
-    filesystems = {
-        used.fs_id.mountpoint: Filesystem(
-            used.fs_id.mountpoint, used.used_bytes.value, used.inodes_used.value
+    # Images and writable layers may share a file system; each list tells its own part.
+    filesystems: dict[str, Filesystem] = {}
+    for used in (*usage.image_filesystems, *usage.container_filesystems):
+        name = used.fs_id.mountpoint
+        known = filesystems.get(name, Filesystem(name, 0, 0))
+        filesystems[name] = Filesystem(
+            name, known.used_bytes + used.used_bytes.value, known.inodes + used.inodes_used.value
         )
-        for used in (*usage.image_filesystems, *usage.container_filesystems)
-    }
     size = sum(image.size for image in listed)
     return Images(len(listed), size, tuple(filesystems.values()), pulls)
 
