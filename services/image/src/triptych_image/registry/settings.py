@@ -85,7 +85,7 @@ class RegistrySettings(Table):
         4 << 20, "Size of a range when a blob comes over several connections.", reload=Reload.LIVE
     )
     chunk_memory_bytes: Annotated[int, msgspec.Meta(ge=0)] = setting(
-        32 << 20,
+        16 << 20,
         "Memory that ranges which arrived early may take, all downloads of the daemon together.",
         reload=Reload.LIVE,
     )
