@@ -127,7 +127,9 @@ class FakeImages(api_pb2_grpc.ImageServiceServicer, image_pb2_grpc.ImageAdminSer
             used_bytes=api_pb2.UInt64Value(value=10 << 20),
             inodes_used=api_pb2.UInt64Value(value=42),
         )
-        return api_pb2.ImageFsInfoResponse(image_filesystems=[used], container_filesystems=[used])
+        layers = api_pb2.FilesystemUsage(fs_id=used.fs_id)
+        layers.used_bytes.value, layers.inodes_used.value = 5 << 20, 8
+        return api_pb2.ImageFsInfoResponse(image_filesystems=[used], container_filesystems=[layers])
 
     def PullImage(self, request: Any, context: Any) -> Any:
         """Serves both services: CRI's answers once, the admin service's with progress."""

@@ -18,7 +18,7 @@ def test_a_healthy_node(node: Any) -> None:
     assert lines["triptych-image"].split()[1:4] == ["serving", "9.8.7", str(os.getpid())]
     assert "2 ready" in lines["pods"] and "1 notready" in lines["pods"]
     assert "1 running" in lines["containers"]
-    assert "10.0 MiB in 42 inodes below /var/lib/triptych/image" in lines["disk"]
+    assert "15.0 MiB in 50 inodes below /var/lib/triptych/image" in lines["disk"]
     assert done.out.count("/var/lib/triptych/image") == 1, "one file system is told once"
     assert "1 active, 0 waiting" in lines["sessions"]
     assert "port-forward" in done.out and "default/shop" in done.out
@@ -29,7 +29,7 @@ def test_the_same_as_json(node: Any) -> None:
     assert document["healthy"] is True
     assert [daemon["state"] for daemon in document["daemons"]] == ["serving"] * 3
     assert document["runtime"]["pods"] == {"ready": 2, "notready": 1}
-    assert document["images"]["filesystems"][0]["used_bytes"] == 10 << 20
+    assert document["images"]["filesystems"][0]["used_bytes"] == 15 << 20
     assert document["streaming"]["sessions"][0]["bytes_in"] == 2048
     assert json.loads(node.run("--output", "json", "status").out)["healthy"] is True
 
