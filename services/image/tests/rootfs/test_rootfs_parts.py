@@ -1,0 +1,152 @@
+"""The parts of root filesystems that need no daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+from triptych_image.errors import InvalidRequest
+from triptych_image.layers import implied, merged
+from triptych_image.layers.inroot import open_beneath
+from triptych_image.layers.marks import is_opaque, set_opaque
+from triptych_image.rootfs.manager import Mapping, check_key, map_id
+from triptych_image.rootfs.usage import UsageMeter
+
+
+def test_owners_are_mapped() -> None:
+    mappings = [Mapping(1000, 0, 10), Mapping(5000, 100, 5)]
+    assert [map_id(number, mappings, "uid") for number in (0, 9, 104)] == [1000, 1009, 5004]
+    assert map_id(77, [], "uid") == 77
+    with pytest.raises(InvalidRequest, match="gid_mappings"):
+        map_id(50, mappings, "gid")
+
+
+@pytest.mark.parametrize("key", ["", "..", "a/../b", "a//b", "/a", "a/", "a\0b", "x" * 600])
+def test_keys_that_are_none(key: str) -> None:
+    with pytest.raises(InvalidRequest):
+        check_key(key)
+
+
+async def test_usage_counts_what_du_counts(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/f").write_bytes(b"x" * 100_000)
+    os.link(tmp_path / "d/f", tmp_path / "d/g")
+    meter = UsageMeter(60)
+    found = (await meter.measure([("k", tmp_path, 0)]))["k"]
+    blocks = sum(path.lstat().st_blocks * 512 for path in (tmp_path, tmp_path / "d", tmp_path / "d/f"))
+    assert (found.bytes, found.inodes) == (blocks, 3)
+    (tmp_path / "h").write_bytes(b"x" * 100_000)
+    assert (await meter.measure([("k", tmp_path, 0)]))["k"] == found
+    assert meter.known() == (blocks, 3)
+    meter.max_age = 0
+    assert (await meter.measure([("k", tmp_path, 0)]))["k"].inodes == 4
+    meter.forget(["k"])
+    assert meter.known() == (0, 0)
+    assert await meter.measure([("gone", tmp_path / "gone", 0)]) == {}
+    meter.close()
+
+
+async def test_a_slow_walk_holds_nobody_up_who_has_a_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from triptych_image.rootfs import usage
+
+    meter = UsageMeter(0)
+    first = await meter.measure([("k", tmp_path, 0)])
+    original = usage._measure
+
+    def slow(path: Path, project: int) -> usage.Usage | None:
+        import time
+
+        time.sleep(1.0)
+        return original(path, project)
+
+    monkeypatch.setattr(usage, "_measure", slow)
+    monkeypatch.setattr(usage, "_PATIENCE_SECONDS", 0.05)
+    async with asyncio.timeout(0.7):
+        assert await meter.measure([("k", tmp_path, 0)]) == first
+    meter.close()
+
+
+def test_paths_are_opened_below_a_directory_only(tmp_path: Path) -> None:
+    (tmp_path / "root/d").mkdir(parents=True)
+    (tmp_path / "root/link").symlink_to("d")
+    for path in ("link", "link/x", "../root", "d/../../root", "/etc", "missing"):
+        if path == "link":
+            os.close(open_beneath(tmp_path / "root", path))
+            continue
+        with pytest.raises(OSError):
+            open_beneath(tmp_path / "root", path)
+    os.close(open_beneath(tmp_path / "root", "d"))
+
+
+@pytest.mark.integration
+class TestLayers:
+    """Layers as directories, with overlayfs's marks, which only root may set."""
+
+    def tree(self, root: Path, *entries: str) -> Path:
+        """Entries: "d/" a directory, "f" a file, "!x" a whiteout, "a>b" a symlink, "d/!" opaque."""
+        root.mkdir()
+        for entry in entries:
+            if entry.endswith("/!"):
+                set_opaque(root, [entry[:-2]])
+            elif entry.endswith("/"):
+                (root / entry).mkdir(parents=True)
+            elif "!" in entry:
+                os.mknod(root / entry.replace("!", ""), 0o20000, 0)
+            elif ">" in entry:
+                name, _, target = entry.partition(">")
+                (root / name).symlink_to(target)
+            else:
+                (root / entry).write_text(root.name)
+        return root
+
+    def test_opaque_marks(self, tmp_path: Path) -> None:
+        root = self.tree(tmp_path / "l", "d/", "d/e/", "d/!")
+        assert (is_opaque(root, "d"), is_opaque(root, "d/e"), is_opaque(root, "x")) == (True, False, False)
+        (root / "link").symlink_to("d")
+        with pytest.raises(OSError):
+            set_opaque(root, ["../l"])
+        with pytest.raises(OSError):
+            set_opaque(root, ["link/e"])
+
+    def test_lookups_see_what_a_mount_would(self, tmp_path: Path) -> None:
+        low = self.tree(
+            tmp_path / "low", "d/", "d/a", "d/b", "o/", "o/hidden", "f", "l>d", "abs>/d/a", "up>../.."
+        )
+        top = self.tree(tmp_path / "top", "d/", "d/!a", "o/", "o/new", "o/!", "l2>l/b")
+        layers = [top, low]
+        assert merged.lookup(layers, "").st_ino == top.stat().st_ino
+        assert merged.lookup(layers, "d/b").st_ino == (low / "d/b").stat().st_ino
+        assert merged.lookup(layers, "l2").st_ino == (low / "d/b").stat().st_ino
+        assert merged.lookup(layers, "up/f").st_ino == (low / "f").stat().st_ino
+        assert merged.lookup(layers, "o/new").st_ino == (top / "o/new").stat().st_ino
+        for path in ("d/a", "abs", "o/hidden", "f/x", "none"):
+            with pytest.raises(OSError):
+                merged.lookup(layers, path)
+
+    def test_implied_directories_follow_the_topmost_layer_that_names_them(self, tmp_path: Path) -> None:
+        low = self.tree(tmp_path / "low", "d/", "d/e/", "x/", "w/")
+        (low / "d").chmod(0o700)
+        (low / "x").chmod(0o711)
+        os.chown(low / "d/e", 5, 6)
+        mid = self.tree(tmp_path / "mid", "x/", "!w")
+        top = self.tree(tmp_path / "top", "d/", "d/e/", "d/e/f", "x/", "w/")
+        trees = [
+            implied.LayerTree(top, frozenset({"", "d", "d/e", "x", "w"})),
+            implied.LayerTree(mid, frozenset({""})),
+            implied.LayerTree(low, frozenset()),
+        ]
+        found = implied.wrong(trees)
+        assert {path: (oct(item.mode), item.uid, item.gid) for path, item in found.items()} == {
+            "d": ("0o700", 0, 0),
+            "d/e": ("0o755", 5, 6),
+        }
+        made = tmp_path / "repair"
+        made.mkdir()
+        assert implied.make_repair(made, trees, found) == 3
+        assert oct((made / "d").stat().st_mode & 0o777) == "0o700"
+        assert ((made / "d/e").stat().st_uid, (made / "d/e").stat().st_gid) == (5, 6)
+        assert implied.wrong([implied.LayerTree(made, frozenset()), *trees]) == {}
