@@ -52,6 +52,7 @@ class Images(api_pb2_grpc.ImageServiceServicer):  # the rest is UNIMPLEMENTED
         return answer
 
     async def RemoveImage(self, request: Any, context: Any) -> api_pb2.RemoveImageResponse:
+        log.info("sleeping")
         await asyncio.sleep(float(request.image.image))
         return api_pb2.RemoveImageResponse()
 
