@@ -24,3 +24,19 @@ def test_in_ci_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
         demand("criu")
     monkeypatch.setenv("CI", "false")
     assert not needs.strict()
+
+
+@pytest.mark.parametrize(
+    ("reason", "wants"),
+    [
+        ("Skipped: missing here: criu; apt-get install criu", True),
+        ("Skipped: crun is not installed", True),
+        ("Skipped: needs docker-registry", True),
+        ("Skipped: needs root", True),
+        ("Skipped: systemd is not the init here", False),
+        ("Skipped: needs the kernel's tbf and ifb (package linux-image)", False),
+        ("Skipped: this kernel does not mount ext4 with quota", False),
+    ],
+)
+def test_which_skips_want_a_package(reason: str, wants: bool) -> None:
+    assert needs.wants_package(reason) is wants

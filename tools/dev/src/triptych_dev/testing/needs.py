@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterable
 
@@ -25,6 +26,8 @@ PACKAGES = {
     "prometheus": "prometheus",
     "qemu-system-x86_64": "qemu-system-x86",
     "runc": "runc",
+    "systemd-analyze": "systemd",
+    "tc": "iproute2",
     "seccomp.json": "golang-github-containers-common",
 }
 """Programs and files by the Debian package that has them."""
@@ -56,3 +59,11 @@ def reason(programs: Iterable[str]) -> str:
 def strict() -> bool:
     """Whether a missing package is a failure: in CI, where everything is to be tested."""
     return os.environ.get("CI", "").lower() not in ("", "0", "false")
+
+
+_WANTS_PACKAGE = re.compile(r"missing here:|\bnot installed\b|^(Skipped: )?needs (?!.*kernel)")
+
+
+def wants_package(reason: str) -> bool:
+    """Whether a skip is for want of something that could be installed, not of a kernel or an init system."""
+    return _WANTS_PACKAGE.search(reason) is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("needs root")
     wanted = [program for marker in item.iter_markers("requires") for program in marker.args]
     demand(*wanted)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In CI a skip for want of a package is a failure, however the test came to it."""
+    report = yield
+    if report.skipped and needs.strict() and isinstance(report.longrepr, tuple):
+        reason = str(report.longrepr[2])
+        if needs.wants_package(reason):
+            report.outcome = "failed"
+            report.longrepr = f"{item.nodeid}: a skip that CI does not allow: {reason}"
+    return report
 
 
 def demand(*programs: str) -> None:
