@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 from runtime.v1 import api_pb2
 
-from triptych_runtime import __version__
 from triptych_runtime.node import Node
+from triptych_runtime.rpc.verbose import status_info
 
 
 def status(node: Node, request: api_pb2.StatusRequest) -> api_pb2.StatusResponse:
@@ -21,7 +19,7 @@ def status(node: Node, request: api_pb2.StatusRequest) -> api_pb2.StatusResponse
     )
     response.features.mount_options = True
     if request.verbose:
-        response.info.update(_info(node))
+        response.info.update(status_info(node))
     return response
 
 
@@ -57,25 +55,3 @@ def _handlers(node: Node) -> list[api_pb2.RuntimeHandler]:
             messages.insert(0, api_pb2.RuntimeHandler(name="", features=features))
         messages.append(api_pb2.RuntimeHandler(name=handler.name, features=features))
     return messages
-
-
-def _info(node: Node) -> dict[str, str]:
-    network = node.network.status()
-    handlers = {
-        h.name: {"path": h.runtime.path, "version": h.version, "problem": h.problem}
-        for h in node.handlers.all()
-    }
-    config = {
-        "rootDir": node.settings.root,
-        "stateDir": node.settings.state,
-        "defaultRuntimeHandler": node.handlers.default,
-        "runtimes": handlers,
-        "cgroupDriver": node.cgroups.driver.value,
-        "cgroupMode": node.cgroups.mode.value,
-        "version": __version__,
-    }
-    return {
-        "config": json.dumps(config),
-        "cniconfig": json.dumps({"networks": network.networks}),
-        "lastCNILoadStatus": json.dumps(network.message or "OK"),
-    }
