@@ -1,0 +1,262 @@
+"""Requests that cannot be met: their codes, what their messages name, and that nothing stays."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import pytest
+from grpc import StatusCode
+from runtime.v1 import api_pb2 as cri
+from triptych_dev.kubelet import pod_config
+from triptych_dev.stack import Stack
+from triptych_dev.testing.driver import DEADLINE, Driver, refused
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+
+NOWHERE = "f" * 64
+
+
+@pytest.fixture
+def driver(live_stack: Stack, live_image: str) -> Iterator[Driver]:
+    with live_stack.images() as images:
+        request = cri.PullImageRequest(image=cri.ImageSpec(image=live_image))
+        images.PullImage(request, timeout=DEADLINE)
+    with live_stack.runtime() as stub:
+        made = Driver(stub, live_image)
+        yield made
+        made.clear()
+
+
+#: Every RPC on a container, and every RPC on a pod, that an unknown one makes NOT_FOUND.
+ON_CONTAINERS: dict[str, Callable[[str], Any]] = {
+    "StartContainer": lambda i: cri.StartContainerRequest(container_id=i),
+    "ContainerStatus": lambda i: cri.ContainerStatusRequest(container_id=i),
+    "UpdateContainerResources": lambda i: cri.UpdateContainerResourcesRequest(container_id=i),
+    "ReopenContainerLog": lambda i: cri.ReopenContainerLogRequest(container_id=i),
+    "ExecSync": lambda i: cri.ExecSyncRequest(container_id=i, cmd=["true"]),
+    "Exec": lambda i: cri.ExecRequest(container_id=i, cmd=["true"], stdout=True),
+    "Attach": lambda i: cri.AttachRequest(container_id=i, stdout=True),
+    "ContainerStats": lambda i: cri.ContainerStatsRequest(container_id=i),
+}
+ON_PODS: dict[str, Callable[[str], Any]] = {
+    "PodSandboxStatus": lambda i: cri.PodSandboxStatusRequest(pod_sandbox_id=i),
+    "PortForward": lambda i: cri.PortForwardRequest(pod_sandbox_id=i, port=[80]),
+    "PodSandboxStats": lambda i: cri.PodSandboxStatsRequest(pod_sandbox_id=i),
+    "UpdatePodSandboxResources": lambda i: cri.UpdatePodSandboxResourcesRequest(pod_sandbox_id=i),
+}
+
+
+@pytest.mark.parametrize("name", [*ON_CONTAINERS, *ON_PODS])
+def test_what_is_unknown_is_named(driver: Driver, name: str) -> None:
+    make = ON_CONTAINERS.get(name) or ON_PODS[name]
+    with refused(StatusCode.NOT_FOUND) as refusal:
+        getattr(driver.stub, name)(make(NOWHERE), timeout=DEADLINE)
+    assert NOWHERE in refusal.text
+    with refused(StatusCode.INVALID_ARGUMENT) as refusal:
+        getattr(driver.stub, name)(make(""), timeout=DEADLINE)
+    assert "ID is empty" in refusal.text
+
+
+def test_ending_what_is_not_there_is_a_success(driver: Driver) -> None:
+    driver.stop(NOWHERE)
+    driver.remove(NOWHERE)
+    unknown = driver.run("known")
+    driver.stop_pod(unknown)
+    driver.stop_pod(unknown)
+    driver.remove_pod(unknown)
+    driver.remove_pod(unknown)
+    driver.stop_pod(unknown)
+
+
+#: What each RPC says of a container that has ended, and of one that was only created.
+@pytest.mark.parametrize("name", ["ExecSync", "Exec", "Attach", "ReopenContainerLog"])
+def test_a_container_that_does_not_run(driver: Driver, name: str) -> None:
+    pod = driver.run("idle")
+    ended = driver.launch(pod, driver.config("ended", ("true",)))
+    driver.wait_exited(ended)
+    for container, state in ((driver.create(pod, "created"), "created"), (ended, "exited")):
+        started = time.monotonic()
+        with refused(StatusCode.FAILED_PRECONDITION) as refusal:
+            getattr(driver.stub, name)(ON_CONTAINERS[name](container), timeout=DEADLINE)
+        assert time.monotonic() - started < 1
+        assert container in refusal.text
+        assert state in refusal.text
+
+
+def test_a_pod_that_was_stopped(driver: Driver) -> None:
+    pod = driver.run("stopped")
+    created = driver.create(pod, "created")
+    driver.stop_pod(pod)
+    for name in ("PortForward", "PodSandboxStats", "UpdatePodSandboxResources"):
+        with refused(StatusCode.FAILED_PRECONDITION) as refusal:
+            getattr(driver.stub, name)(ON_PODS[name](pod.id), timeout=DEADLINE)
+        assert pod.id in refusal.text
+    with refused(StatusCode.FAILED_PRECONDITION):
+        driver.create(pod, "late")
+    with refused(StatusCode.FAILED_PRECONDITION):
+        driver.start(created)
+    with refused(StatusCode.ALREADY_EXISTS) as refusal:
+        driver.run(pod.config)
+    assert pod.id in refusal.text
+
+
+def test_names_and_attempts(driver: Driver) -> None:
+    pod = driver.run("names")
+    container = driver.create(pod, "app")
+    assert driver.create(pod, "app") == container
+    assert driver.run(pod.config).id == pod.id
+    other = driver.config("app", ("true",))
+    with refused(StatusCode.ALREADY_EXISTS) as refusal:
+        driver.create(pod, other)
+    assert container in refusal.text
+    other.metadata.attempt = 1
+    again = driver.launch(pod, other)
+    driver.wait_exited(again)
+    with refused(StatusCode.FAILED_PRECONDITION) as refusal:
+        driver.start(again)
+    assert "exited" in refusal.text
+    driver.start(container)
+    driver.start(container)
+
+
+def test_values_that_are_none(driver: Driver) -> None:
+    pod = driver.run("values")
+    container = driver.launch(pod, "app")
+    exec_request = cri.ExecSyncRequest(container_id=container, cmd=["true"], timeout=-1)
+    with refused(StatusCode.INVALID_ARGUMENT) as refusal:
+        driver.stub.ExecSync(exec_request, timeout=DEADLINE)
+    assert "timeout" in refusal.text
+    with refused(StatusCode.INVALID_ARGUMENT) as refusal:
+        driver.stub.ExecSync(cri.ExecSyncRequest(container_id=container), timeout=DEADLINE)
+    assert "cmd" in refusal.text
+    nothing = cri.AttachRequest(container_id=container)
+    with refused(StatusCode.INVALID_ARGUMENT):
+        driver.stub.Attach(nothing, timeout=DEADLINE)
+    both = cri.ExecRequest(container_id=container, cmd=["sh"], tty=True, stdout=True, stderr=True)
+    with refused(StatusCode.INVALID_ARGUMENT) as refusal:
+        driver.stub.Exec(both, timeout=DEADLINE)
+    assert "stderr" in refusal.text
+    for name in ("no-such-handler", "../crun"):
+        with refused(StatusCode.INVALID_ARGUMENT) as refusal:
+            driver.run("other", handler=name)
+        assert name in refusal.text
+    nameless = pod_config("x")
+    nameless.metadata.name = ""
+    with refused(StatusCode.INVALID_ARGUMENT) as refusal:
+        driver.run(nameless)
+    assert "metadata.name" in refusal.text
+    driver.stop(container, -5)
+    assert driver.status(container).exit_code == 137
+
+
+def test_a_start_that_the_runtime_refuses(driver: Driver) -> None:
+    pod = driver.run("refused")
+    for handler in ("crun", "runc"):
+        own = driver.run(f"refused-{handler}", handler=handler)
+        container = driver.create(own, driver.config("app", ("/no/such/program",)))
+        with pytest.raises(grpc.RpcError) as error:
+            driver.start(container)
+        assert "/no/such/program" in str(error.value)
+        status = driver.status(container)
+        assert (status.state, status.exit_code, status.reason) == (cri.CONTAINER_EXITED, 128, "StartError")
+        assert "/no/such/program" in status.message
+        assert status.finished_at >= status.started_at > 0
+    missing = driver.config("missing")
+    missing.image.image = "example.org/never/pulled:1"
+    with refused(StatusCode.NOT_FOUND) as refusal:
+        driver.create(pod, missing)
+    assert "example.org/never/pulled:1" in refusal.text
+
+
+def test_an_id_may_be_cut_short(driver: Driver) -> None:
+    pods = [driver.run(f"short{number}") for number in range(2)]
+    container = driver.launch(pods[0], "app")
+    assert driver.status(container[:12]).id == container
+    prefix = ""
+    while pods[0].id.startswith(prefix) and pods[1].id.startswith(prefix):
+        prefix = pods[0].id[: len(prefix) + 1]
+    assert driver.pod_info(type(pods[0])(prefix, pods[0].config))["pid"] > 0
+    filtered = cri.ListContainersRequest(filter=cri.ContainerFilter(id=container[:10]))
+    assert [c.id for c in driver.stub.ListContainers(filtered, timeout=5).containers] == [container]
+
+
+@pytest.fixture(scope="module")
+def lone_stack(tmp_path_factory: pytest.TempPathFactory, live_image: str) -> Iterator[Stack]:
+    """A stack of its own, with unusual settings, whose image daemon may be stopped."""
+    overrides: dict[str, Any] = {
+        "handlers": {
+            "crun": {"annotations": ["note.*"], "privileged_host_devices": False},
+            "runc": {"annotations": ["*"]},
+        },
+        "containers": {"restrict_oom_score_adj": False, "device_ownership": True},
+    }
+    root = tmp_path_factory.mktemp("lone")
+    made = Stack(root / "stack", f"tl{root.stat().st_ino % 100000}", "10.92.0.0/16", {"runtime": overrides})
+    made.write_configuration()
+    try:
+        made.start("image", "runtime")
+        with made.images() as images:
+            request = cri.PullImageRequest(image=cri.ImageSpec(image=live_image))
+            images.PullImage(request, timeout=DEADLINE)
+        yield made
+    finally:
+        made.clean()
+
+
+def test_without_the_image_daemon(lone_stack: Stack, live_image: str) -> None:
+    with lone_stack.runtime() as stub:
+        driver = Driver(stub, live_image)
+        pod = driver.run("alone")
+        container = driver.launch(pod, "app")
+        lone_stack.stop("image")
+        with refused(StatusCode.UNAVAILABLE) as refusal:
+            driver.create(pod, "late")
+        assert "triptych-image" in refusal.text
+        assert lone_stack.socket("image") in refusal.text
+        assert driver.output(container, "echo", "on") == "on\n"
+        stub.ListContainerStats(cri.ListContainerStatsRequest(), timeout=5)
+        driver.stop(container)
+        # A removal waits for a daemon that is being restarted.
+        remover = threading.Thread(target=lambda: driver.remove(container))
+        remover.start()
+        time.sleep(0.5)
+        assert remover.is_alive()
+        lone_stack.start("image")
+        remover.join(20)
+        listed = stub.ListContainers(cri.ListContainersRequest(), timeout=5).containers
+        assert container not in [c.id for c in listed]
+        driver.create(pod, "late")
+        driver.clear()
+    assert not list((lone_stack.root / "image" / "rootfs").glob("*"))
+
+
+def test_settings_of_handlers_and_containers(lone_stack: Stack, live_image: str) -> None:
+    with lone_stack.runtime() as stub:
+        driver = Driver(stub, live_image)
+        config = pod_config("set")
+        config.annotations["note.pod"], config.annotations["other"] = "1", "2"
+        config.linux.security_context.privileged = True
+        pod = driver.run(config)
+        app = driver.config("app")
+        app.annotations["note.app"] = "3"
+        app.linux.security_context.run_as_user.value = 65534
+        app.devices.add(host_path="/dev/null", container_path="/dev/mine", permissions="rw")
+        container = driver.launch(pod, app)
+        spec = driver.container_info(container)["runtimeSpec"]
+        own = {k: v for k, v in spec["annotations"].items() if k.startswith(("note", "other"))}
+        assert own == {"note.pod": "1", "note.app": "3"}
+        assert driver.output(container, "stat", "-c", "%u", "/dev/mine") == "65534\n"
+        free = driver.config("free")
+        free.linux.security_context.privileged = True
+        devices = driver.container_info(driver.create(pod, free))["runtimeSpec"]["linux"].get("devices", [])
+        assert len(devices) < 10
+        greedy = driver.config("greedy")
+        greedy.linux.resources.oom_score_adj = -999
+        created = driver.create(pod, greedy)
+        adjusted = driver.container_info(created)["runtimeSpec"]["process"]["oomScoreAdj"]
+        assert adjusted == -999
+        driver.clear()
