@@ -6,13 +6,12 @@ import asyncio
 import logging
 import shutil
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc
 from runtime.v1 import api_pb2_grpc
-from triptych_service import Daemon, connect
+from triptych_service import Daemon, connect, memory
 
 from triptych_runtime import apparmor, clock, recovery
 from triptych_runtime.cgroups import CgroupManager, Driver
@@ -35,11 +34,13 @@ from triptych_runtime.spec import HostFacts
 from triptych_runtime.stats import StatsCollector
 from triptych_runtime.store import Database, State
 from triptych_runtime.subjects import LayerUsageReader
+from triptych_runtime.workers import Workers
 
 log = logging.getLogger(__name__)
 
 _DRAIN = 15.0
 _THREADS = 128
+_IDLE_SECONDS = 5.0
 
 
 @asynccontextmanager
@@ -47,7 +48,8 @@ async def start(daemon: Daemon[Settings]) -> AsyncIterator[None]:
     """Serve RuntimeService and the forwarding ImageService until the daemon stops."""
     settings = daemon.settings
     # Threads are made when needed. Those that hang in the kernel (state D) must leave enough for the others.
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "worker"))
+    workers = Workers(_THREADS, "worker", idle_seconds=_IDLE_SECONDS, on_quiet=memory.trim)
+    asyncio.get_running_loop().set_default_executor(workers)
     images = connect(settings.image_socket)
     streaming = connect(settings.streaming_socket)
     node = await _node(daemon, images, streaming)
