@@ -41,7 +41,7 @@ def test_one_thread_does_what_comes_one_after_another(workers: Workers) -> None:
 def test_work_beyond_the_maximum_waits_and_is_all_done(workers: Workers) -> None:
     barrier = threading.Barrier(4)
     first = [workers.submit(barrier.wait, 5) for _ in range(4)]
-    rest = [workers.submit(lambda n=n: n) for n in range(100)]
+    rest = [workers.submit(int, n) for n in range(100)]
     assert sorted(f.result(5) for f in first) == [0, 1, 2, 3]
     assert [f.result(5) for f in rest] == list(range(100))
     assert workers.alive <= 4
