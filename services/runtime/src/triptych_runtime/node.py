@@ -47,6 +47,16 @@ class Paths:
         """Volumes that the image config declares and nobody mounts: on disk, as long as the container."""
         return self.root / "volumes" / container_id
 
+    @property
+    def checkpoints(self) -> Path:
+        """Process images of restored containers, by ID."""
+        return self.root / "checkpoints"
+
+    @property
+    def scratch(self) -> Path:
+        """Checkpoints that are being written; emptied at each start."""
+        return self.root / "scratch"
+
     def image_volume(self, container_id: str, index: int) -> Path:
         """Mount point of the image volume of the container's mount `index`."""
         return self.bundle(container_id) / "image-volumes" / str(index)

@@ -56,8 +56,9 @@ async def discard(node: Node, record: ContainerRecord) -> None:
     await node.images.remove(record.id)
     if record.image_volumes or record.phase is ContainerPhase.CREATING:
         await node.images.remove(record.id, prefix=True)
-    if record.restored_from:
-        await asyncio.to_thread(shutil.rmtree, record.restored_from, ignore_errors=True)
+    checkpoint = node.paths.checkpoints / record.id
+    if checkpoint.exists():
+        await asyncio.to_thread(shutil.rmtree, checkpoint, ignore_errors=True)
     node.exits.remove_file(record.id)
 
 

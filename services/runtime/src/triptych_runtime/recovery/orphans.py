@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 from collections.abc import Awaitable
 from pathlib import Path
 
@@ -45,11 +46,13 @@ async def _oci_containers(node: Node) -> None:
 
 
 async def _bundles(node: Node) -> None:
-    for parent in (node.paths.state / "containers", node.paths.root / "volumes"):
+    checkpoints = node.paths.checkpoints
+    for parent in (node.paths.state / "containers", node.paths.root / "volumes", checkpoints):
         for name in await asyncio.to_thread(_entries, parent):
             if name not in node.state.containers:
                 bundle, volumes = node.paths.bundle(name), node.paths.volumes(name)
-                await _remove("bundle", name, asyncio.to_thread(remove_bundle, bundle, volumes))
+                images = asyncio.to_thread(shutil.rmtree, checkpoints / name, ignore_errors=True)
+                await _remove("bundle", name, asyncio.to_thread(remove_bundle, bundle, volumes), images)
     for name in await asyncio.to_thread(_entries, node.paths.exits):
         if name not in node.state.containers:
             node.exits.remove_file(name)

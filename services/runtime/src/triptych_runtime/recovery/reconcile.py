@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -48,6 +49,7 @@ async def reconcile(node: Node, *, rebooted: bool) -> None:
         await each(node.state.save(sandbox) for sandbox in list(node.state.sandboxes.values()))
         await each(node.state.save(container) for container in list(node.state.containers.values()))
     await node.database.set_meta("boot_id", clock.boot_id())
+    await asyncio.to_thread(shutil.rmtree, node.paths.scratch, ignore_errors=True)
     for container in list(node.state.containers.values()):
         if container.running:
             watch(node, container)

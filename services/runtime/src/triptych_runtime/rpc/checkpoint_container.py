@@ -7,16 +7,18 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from runtime.v1 import api_pb2
+from triptych_linux.process import shielded
 
 from triptych_runtime.checkpoint import capture, write_archive
 from triptych_runtime.errors import ContainerNotRunning, InvalidArgument
 from triptych_runtime.node import Node
 
 DEFAULT_DEADLINE = 300.0
+_REMOVAL_DEADLINE = 60.0
 
 
 async def checkpoint_container(
@@ -36,7 +38,7 @@ async def checkpoint_container(
     await node.criu.require(handler)
     seconds = float(request.timeout) if request.timeout > 0 else DEFAULT_DEADLINE
     async with node.locks.hold(record.id):
-        with scratch(node.paths.root / "checkpoints") as directory:
+        async with scratch(node.paths.scratch) as directory:
             await capture(handler.runtime, record, node.paths.bundle(record.id), directory, seconds)
             await asyncio.to_thread(write_archive, directory, location)
     return api_pb2.CheckpointContainerResponse()
@@ -50,12 +52,17 @@ def _location(text: str) -> Path:
     return Path(text)
 
 
-@contextlib.contextmanager
-def scratch(parent: Path) -> Iterator[Path]:
+@contextlib.asynccontextmanager
+async def scratch(parent: Path) -> AsyncIterator[Path]:
     """A directory that is gone afterwards, whatever happens."""
-    parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    directory = Path(tempfile.mkdtemp(dir=parent))
+    directory = await asyncio.to_thread(_make_scratch, parent)
     try:
         yield directory
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        removal = asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+        await shielded(removal, _REMOVAL_DEADLINE)
+
+
+def _make_scratch(parent: Path) -> Path:
+    parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return Path(tempfile.mkdtemp(dir=parent))

@@ -71,8 +71,8 @@ def _records(node: Node, sandbox: SandboxRecord, wanted: list[str]) -> list[Cont
 
 async def _capture_all(node: Node, records: list[ContainerRecord], output: Path) -> None:
     async with AsyncExitStack() as stack:
-        for record in records:
-            await stack.enter_async_context(node.locks.hold(record.id))
+        for identity in sorted(record.id for record in records):  # two callers must not wait for each other
+            await stack.enter_async_context(node.locks.hold(identity))
         for record in records:
             runtime = node.handlers.get(record.handler).runtime
             stack.push_async_callback(_resume, runtime, record.id)

@@ -11,7 +11,7 @@ from runtime.v1 import api_pb2
 
 from triptych_runtime.checkpoint import ContainerEntry, apply_diff, read_manifest
 from triptych_runtime.checkpoint.capture import IMAGES
-from triptych_runtime.errors import InvalidArgument
+from triptych_runtime.errors import InvalidArgument, NameInUse
 from triptych_runtime.lifecycle import Undo
 from triptych_runtime.node import Node
 from triptych_runtime.rpc.create_container import create_container
@@ -23,11 +23,11 @@ async def restore_pod(node: Node, request: api_pb2.RestorePodRequest) -> api_pb2
     """Make a sandbox and its containers as they were; the containers are created, not yet running.
 
     Containers are matched by name. The checkpoint is only read: its images are copied, so that it may be
-    deleted after this call. On an error nothing remains.
+    deleted after this call. On an error nothing remains. A retry joins the restore that runs.
 
     :raises CheckpointUnreadable: for a path that holds no checkpoint. :raises InvalidArgument: for options
         (none is known), or configs that do not match the checkpoint's containers.
-    :raises CheckpointImpossible: where CRIU is missing.
+    :raises CheckpointImpossible: where CRIU is missing. :raises NameInUse: when the pod exists.
     """
     if request.options:
         raise InvalidArgument(f"options: unknown: {', '.join(sorted(request.options))}")
@@ -35,6 +35,19 @@ async def restore_pod(node: Node, request: api_pb2.RestorePodRequest) -> api_pb2
     manifest = await asyncio.to_thread(read_manifest, source)
     entries = _match(manifest.containers, list(request.container_configs))
     await node.criu.require(node.handlers.get(request.runtime_handler))
+    meta = request.config.metadata
+    name = f"{meta.name}_{meta.namespace}_{meta.uid}_{meta.attempt}"
+    if f"restore {name}" not in node.flights and node.state.by_key(name) is not None:
+        raise NameInUse(f"pod sandbox {meta.namespace}/{meta.name} attempt {meta.attempt} exists already")
+    return await node.flights.join(f"restore {name}", lambda: _restore(node, request, source, entries))
+
+
+async def _restore(
+    node: Node,
+    request: api_pb2.RestorePodRequest,
+    source: Path,
+    entries: list[tuple[api_pb2.ContainerConfig, ContainerEntry]],
+) -> api_pb2.RestorePodResponse:
     run = api_pb2.RunPodSandboxRequest(config=request.config, runtime_handler=request.runtime_handler)
     sandbox_id = (await run_pod_sandbox(node, run)).pod_sandbox_id
     response = api_pb2.RestorePodResponse(pod_sandbox_id=sandbox_id)
@@ -65,7 +78,7 @@ def _match(
 
 async def _prepare(node: Node, container_id: str, source: Path) -> None:
     """Bring a created container to where its process images expect it."""
-    images = node.paths.root / "checkpoints" / container_id
+    images = node.paths.checkpoints / container_id
 
     def work() -> None:
         apply_diff(source, node.paths.rootfs(container_id))
