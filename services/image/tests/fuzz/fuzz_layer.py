@@ -1,8 +1,8 @@
-"""Coverage-guided fuzzing of what parses layers: decompressors, tar headers, extended headers, sparse maps.
+"""Coverage-guided fuzzing of what parses layers: decompressors, headers, extended headers, sparse maps.
 
 python services/image/tests/fuzz/fuzz_layer.py -max_total_time=60 [corpus directory]
 
-Writes no files: entries are read and their payload skipped. Anything but entries or a `Refused` is a finding.
+Writes no files: payload is skipped. Anything but entries or a `Refused` is a finding.
 """
 
 from __future__ import annotations

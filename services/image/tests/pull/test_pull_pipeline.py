@@ -217,6 +217,24 @@ async def test_packed_layers_are_kept_where_that_is_wanted(
     assert empty(store)
 
 
+async def test_the_event_loop_never_waits_for_the_disk(
+    puller: Puller, registry: Any, make_image: Any, layer_of: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = make_image(
+        layer_of({f"d{n % 50}/{n}": b"x" * 4000 for n in range(4000)}),
+        layer_of({"big": os.urandom(40_000_000)}),
+        *(layer_of({f"small{n}": b"%d" % n}) for n in range(10)),
+    )
+    name = registry.add("x:1", image)
+    loop = asyncio.get_running_loop()
+    loop.set_debug(True)
+    loop.slow_callback_duration = 0.3
+    with caplog.at_level("WARNING", logger="asyncio"):
+        await pull(puller, name)
+    loop.set_debug(False)
+    assert [record.message for record in caplog.records if record.name == "asyncio"] == []
+
+
 async def test_a_wrong_digest_is_refused_and_nothing_is_listed(
     puller: Puller, store: Store, registry: Any, make_image: Any, layer_of: Any
 ) -> None:

@@ -265,6 +265,30 @@ async def test_a_later_store_is_refused(tmp_path: Path) -> None:
     await opened.close()
 
 
+@pytest.mark.parametrize("damage", ["junk", "middle"])
+async def test_a_broken_database_is_put_aside_with_all_that_it_knew(store: Store, damage: str) -> None:
+    keys = [await add_layer(store, f"l{number}") for number in range(300)]
+    added = await add_image(store, b"1", *keys, name="host/x:1")
+    path = store.paths.writable("c1")
+    await store.add_rootfs(rootfs("c1", added), lambda: path.mkdir())
+    await store.close()
+    raw = bytearray(store.paths.database.read_bytes())
+    if damage == "junk":
+        raw[:] = b"junk" * 1000
+    else:
+        raw[4096 : len(raw)] = b"\xff" * (len(raw) - 4096)
+    store.paths.database.write_bytes(raw)
+    again = Store(store.paths, sync=False)
+    await again.open()
+    assert again.snapshot.images == {}
+    (aside,) = again.paths.root.glob("broken-*")
+    assert (aside / "l" / keys[0] / "l0").read_text() == "l0"
+    assert (aside / "rootfs/c1").is_dir()
+    assert on_disk(again) == {"l": 0, "t": 0, "b": 0}
+    await add_image(again, b"2", await add_layer(again, "new"), name="host/x:1")
+    await again.close()
+
+
 async def test_readers_keep_what_they_took(store: Store) -> None:
     key = await add_layer(store, "l")
     added = await add_image(store, b"1", key, name="host/x:1")

@@ -34,6 +34,7 @@ def inflate(data: bytes) -> bytes:
 
 
 PLAIN = bytes(range(256)) * 4000
+GZIP_HEADER = b"\x1f\x8b\x08\x1e\0\0\0\0\0\xff\x04\0abcdname\0comment\0"
 
 
 @pytest.mark.parametrize(
@@ -47,6 +48,8 @@ PLAIN = bytes(range(256)) * 4000
         gzip.compress(PLAIN[:1000]) + gzip.compress(PLAIN[1000:]),
         gzip.compress(PLAIN) + bytes(700),
         zstandard.compress(PLAIN[:1000]) + zstandard.compress(PLAIN[1000:]),
+        # every optional field of the header: extra, name, comment, header checksum
+        GZIP_HEADER + zlib.crc32(GZIP_HEADER).to_bytes(4, "little")[:2] + gzip.compress(PLAIN, mtime=0)[10:],
         # a skippable frame first (zstd:chunked)
         b"\x50\x2a\x4d\x18\x04\0\0\0abcd" + zstandard.compress(PLAIN),
     ],
@@ -58,6 +61,7 @@ PLAIN = bytes(range(256)) * 4000
         "gzip-members",
         "gzip-padded",
         "zstd-frames",
+        "gzip-fields",
         "zstd-skippable",
     ],
 )

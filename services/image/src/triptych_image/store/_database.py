@@ -16,6 +16,10 @@ from triptych_image.store._schema import SCHEMA, VERSION
 T = TypeVar("T")
 
 
+class DatabaseBroken(StoreUnusable):
+    """The file is no database, or a damaged one."""
+
+
 class Database:
     """Runs functions against the connection, one after the other, in the database's own thread.
 
@@ -62,8 +66,10 @@ class Database:
                     for statement in filter(str.strip, SCHEMA.split(";")):
                         connection.execute(statement)
                     connection.execute(f"PRAGMA user_version={VERSION}")
-        except sqlite3.Error as error:
+        except sqlite3.OperationalError as error:
             raise StoreUnusable(f"{self._path}: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise DatabaseBroken(f"{self._path}: {error}") from error
         return connection
 
     async def close(self) -> None:

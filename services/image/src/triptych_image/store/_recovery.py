@@ -121,6 +121,24 @@ def discard(paths: Paths, path: Path) -> None:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
+def quarantine(paths: Paths) -> Path:
+    """Put a store aside whose database is broken, so that the daemon can start with an empty one.
+
+    Nothing is deleted: containers that run have its layers mounted, and keep them mounted.
+    """
+    aside = paths.root / f"broken-{time.strftime('%Y%m%dT%H%M%S')}"
+    aside.mkdir(mode=0o700)
+    names = [paths.database.name + suffix for suffix in ("", "-wal", "-shm")]
+    for path in (*(paths.root / name for name in names), paths.layers, paths.tapes, paths.blobs):
+        if path.exists():
+            os.rename(path, aside / path.name)
+    if paths.rootfs.parent == paths.root:
+        os.rename(paths.rootfs, aside / paths.rootfs.name)
+    else:
+        os.rename(paths.rootfs, paths.rootfs.with_name(f"{paths.rootfs.name}-{aside.name}"))
+    return aside
+
+
 def empty_trash(paths: Paths) -> int:
     """Free what was discarded; returns how many trees. Blocking, and may take seconds."""
     count = 0

@@ -26,7 +26,7 @@ from triptych_oci import Digest
 from triptych_image.errors import DiskFull, ImageNotFound, StoreUnusable
 from triptych_image.faults import point
 from triptych_image.store import _changes, _recovery, _rows
-from triptych_image.store._database import Database, transaction
+from triptych_image.store._database import Database, DatabaseBroken, transaction
 from triptych_image.store.durability import SyncGate, boot_id
 from triptych_image.store.paths import Paths
 from triptych_image.store.records import ImageRecord, LayerRecord, NameRecord, RootfsRecord, Snapshot
@@ -73,7 +73,20 @@ class Store:
             raise StoreUnusable(f"{self.paths.root}: another daemon uses this store") from None
         except OSError as error:
             raise StoreUnusable(f"{self.paths.root}: {error.strerror}") from error
-        self.snapshot = await self._database.run(start)
+        try:
+            self.snapshot = await self._database.run(start)
+        except (DatabaseBroken, sqlite3.DatabaseError) as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise StoreUnusable(f"{self.paths.database}: {error}") from error
+            await self._database.close()
+            aside = _recovery.quarantine(self.paths)
+            log.error(
+                "the database is broken: starting with an empty store",
+                extra={"error": str(error), "kept": str(aside)},
+            )
+            self.paths.make()
+            self._database = Database(self.paths.database)
+            self.snapshot = await self._database.run(start)
 
     async def close(self) -> None:
         """Close the database."""
@@ -252,6 +265,8 @@ class Store:
 
         def work(connection: sqlite3.Connection) -> tuple[int, int]:
             candidates = set(self.snapshot.layers) if all_unused else set()
+            if not _recovery.unreferenced(connection):
+                return 0, 0
             with transaction(connection, durable=True):
                 layers = self._collect(connection, candidates)
             size = sum(self.snapshot.layers[key].size for key in layers)

@@ -2,9 +2,9 @@
 
 The process that stays sits in own mount, network, IPC, UTS and PID namespaces with an empty, read-only root.
 A child for a layer enters that layer's directory, given as a descriptor of a detached mount with `nodev`,
-`nosuid` and `noexec`, and keeps the few capabilities that unpacking takes. So a parser that was taken over
-by its input can write into this one directory: it sees no other file, process or network, and a device node
-that it makes cannot be opened.
+`nosuid` and `noexec`, and keeps the few capabilities that unpacking takes; system calls that it has no use
+for are denied (`seccomp`). So a parser that was taken over by its input can write into this one directory: it
+sees no other file, process or network, and a device node that it makes cannot be opened.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+
+from triptych_image.unpack.worker import seccomp
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41}
@@ -82,6 +84,7 @@ def confine(root: int | None, keep: tuple[int, ...], memory: int) -> None:
     _set_capabilities(keep)
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
     _check(_libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "prctl")
+    seccomp.install(_libc)
 
 
 def _set_capabilities(keep: tuple[int, ...]) -> None:
