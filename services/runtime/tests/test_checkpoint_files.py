@@ -10,17 +10,16 @@ from pathlib import Path
 
 import pytest
 from triptych_linux import mounts
-from triptych_runtime.checkpoint import (
+from triptych_runtime.checkpoint.archive import write_archive
+from triptych_runtime.checkpoint.errors import CheckpointFailed, CheckpointUnreadable
+from triptych_runtime.checkpoint.manifest import (
+    VERSION,
     ContainerEntry,
     PodManifest,
-    apply_diff,
     read_manifest,
-    write_archive,
     write_manifest,
 )
-from triptych_runtime.checkpoint.errors import CheckpointFailed, CheckpointUnreadable
-from triptych_runtime.checkpoint.manifest import VERSION
-from triptych_runtime.checkpoint.rootfs import save_diff
+from triptych_runtime.checkpoint.rootfs import apply_diff, save_diff
 
 
 class Overlays:

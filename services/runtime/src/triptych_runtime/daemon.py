@@ -15,7 +15,7 @@ from triptych_service import Daemon, connect, memory
 
 from triptych_runtime import apparmor, clock, recovery
 from triptych_runtime.cgroups import CgroupManager, Driver
-from triptych_runtime.checkpoint import Criu
+from triptych_runtime.checkpoint.criu import Criu
 from triptych_runtime.clients import ImageClient, StreamingClient
 from triptych_runtime.containers.exits import on_exit
 from triptych_runtime.events import EventBus

@@ -10,7 +10,7 @@ from runtime.v1 import api_pb2
 from triptych_service import Metrics
 
 from triptych_runtime.cgroups import CgroupManager
-from triptych_runtime.checkpoint import Criu
+from triptych_runtime.checkpoint.criu import Criu
 from triptych_runtime.clients import ImageClient, StreamingClient
 from triptych_runtime.events import EventBus
 from triptych_runtime.lifecycle import Flights, Waits

@@ -148,7 +148,7 @@ class Conmon:
             for fd in (sync_read, sync_write, start_read, start_write):
                 if fd >= 0:
                     os.close(fd)
-        return await asyncio.to_thread(_started, answer, code, error, paths)
+        return _started(answer, code, error, paths)
 
 
 def _stderr(child: process.Child) -> str:

@@ -13,7 +13,8 @@ from pathlib import Path
 from runtime.v1 import api_pb2
 from triptych_linux.process import shielded
 
-from triptych_runtime.checkpoint import capture, write_archive
+from triptych_runtime.checkpoint.archive import write_archive
+from triptych_runtime.checkpoint.capture import capture
 from triptych_runtime.errors import ContainerNotRunning, InvalidArgument
 from triptych_runtime.node import Node
 

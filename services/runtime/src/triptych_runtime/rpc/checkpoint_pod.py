@@ -12,8 +12,8 @@ from runtime.v1 import api_pb2
 from triptych_linux.process import shielded
 
 from triptych_runtime import clock
-from triptych_runtime.checkpoint import ContainerEntry, PodManifest, capture, write_manifest
-from triptych_runtime.checkpoint.manifest import VERSION
+from triptych_runtime.checkpoint.capture import capture
+from triptych_runtime.checkpoint.manifest import VERSION, ContainerEntry, PodManifest, write_manifest
 from triptych_runtime.errors import InvalidArgument, SandboxNotReady
 from triptych_runtime.model import ContainerRecord, SandboxPhase, SandboxRecord
 from triptych_runtime.node import Node

@@ -12,8 +12,10 @@ from triptych_runtime.view import match_sandbox
 
 
 def _items(node: Node, filter: api_pb2.PodSandboxFilter) -> list[api_pb2.PodSandbox]:
-    get = node.sandbox_messages.get
-    return [get(r.id, r) for r in node.state.visible_sandboxes() if match_sandbox(r, filter)]
+    get, records = node.sandbox_messages.get, node.state.visible_sandboxes()
+    if filter.ByteSize():
+        records = (record for record in records if match_sandbox(record, filter))
+    return [get(record.id, record) for record in records]
 
 
 def list_pod_sandbox(node: Node, request: api_pb2.ListPodSandboxRequest) -> api_pb2.ListPodSandboxResponse:

@@ -9,8 +9,9 @@ from pathlib import Path
 import msgspec
 from runtime.v1 import api_pb2
 
-from triptych_runtime.checkpoint import ContainerEntry, apply_diff, read_manifest
 from triptych_runtime.checkpoint.capture import IMAGES
+from triptych_runtime.checkpoint.manifest import ContainerEntry, read_manifest
+from triptych_runtime.checkpoint.rootfs import apply_diff
 from triptych_runtime.errors import InvalidArgument, NameInUse
 from triptych_runtime.lifecycle import Undo
 from triptych_runtime.node import Node

@@ -11,8 +11,6 @@ from triptych_runtime.node import Node
 from triptych_runtime.readiness import Readiness
 from triptych_runtime.rpc import stats
 from triptych_runtime.rpc.attach import attach
-from triptych_runtime.rpc.checkpoint_container import checkpoint_container
-from triptych_runtime.rpc.checkpoint_pod import checkpoint_pod
 from triptych_runtime.rpc.container_status import container_status
 from triptych_runtime.rpc.create_container import create_container
 from triptych_runtime.rpc.exec import exec_
@@ -25,7 +23,6 @@ from triptych_runtime.rpc.port_forward import port_forward
 from triptych_runtime.rpc.remove_container import remove_container
 from triptych_runtime.rpc.remove_pod_sandbox import remove_pod_sandbox
 from triptych_runtime.rpc.reopen_container_log import reopen_container_log
-from triptych_runtime.rpc.restore_pod import restore_pod
 from triptych_runtime.rpc.run_pod_sandbox import run_pod_sandbox
 from triptych_runtime.rpc.runtime_config import runtime_config, update_runtime_config
 from triptych_runtime.rpc.start_container import start_container
@@ -46,7 +43,7 @@ class RuntimeService(api_pb2_grpc.RuntimeServiceServicer):
     """The CRI's RuntimeService.
 
     Version answers at once. The rest waits until the daemon knows what lives: reads until the records are
-    loaded, changes until the reconciliation is done.
+    loaded, changes until the reconciliation is done. What few nodes use is imported by its first call.
     """
 
     def __init__(self, node: Node, ready: Readiness) -> None:
@@ -217,18 +214,24 @@ class RuntimeService(api_pb2_grpc.RuntimeServiceServicer):
     async def CheckpointContainer(
         self, request: api_pb2.CheckpointContainerRequest, context: Context
     ) -> api_pb2.CheckpointContainerResponse:
+        from triptych_runtime.rpc.checkpoint_container import checkpoint_container
+
         await self._ready.reconciled()
         return await checkpoint_container(self._node, request)
 
     async def CheckpointPod(
         self, request: api_pb2.CheckpointPodRequest, context: Context
     ) -> api_pb2.CheckpointPodResponse:
+        from triptych_runtime.rpc.checkpoint_pod import checkpoint_pod
+
         await self._ready.reconciled()
         return await checkpoint_pod(self._node, request)
 
     async def RestorePod(
         self, request: api_pb2.RestorePodRequest, context: Context
     ) -> api_pb2.RestorePodResponse:
+        from triptych_runtime.rpc.restore_pod import restore_pod
+
         await self._ready.reconciled()
         return await restore_pod(self._node, request)
 
