@@ -21,6 +21,7 @@ import grpc
 import pytest
 from triptych.streaming.v1 import streaming_pb2 as pb
 from triptych.streaming.v1 import streaming_pb2_grpc
+from triptych_dev.testing.plugin import demand
 
 CRUN = "/usr/bin/crun"
 CONMON = "/usr/bin/conmon"
@@ -277,21 +278,13 @@ def _bundle(directory: Path, args: list[str], tty: bool) -> None:
     (directory / "config.json").write_text(json.dumps(config))
 
 
-def missing_parts() -> str:
-    """What the host lacks for real containers; empty when nothing."""
-    if os.geteuid() != 0:
-        return "root"
-    return ", ".join(path for path in (CRUN, CONMON, BUSYBOX) if not os.path.exists(path))
-
-
 MakeContainer = Callable[..., Container]
 
 
 @pytest.fixture(scope="module")
 def make_container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeContainer]:
     """Makes containers that run until the module's tests are over."""
-    if missing := missing_parts():
-        pytest.skip(f"needs {missing}")
+    demand("crun", "conmon", "busybox")
     base = tmp_path_factory.mktemp("containers")
     root = base / "crun"
     made: list[Container] = []

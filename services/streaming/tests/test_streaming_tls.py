@@ -14,7 +14,7 @@ import pytest
 from triptych.streaming.v1 import streaming_pb2 as pb
 from triptych_dev import streamclient as client
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.requires("openssl")]
 
 FORWARD = pb.OpenPortForwardRequest(target=pb.Target(pod_sandbox_id="p1"))
 

@@ -109,15 +109,18 @@ class Wire(asyncio.BufferedProtocol):
         self.hold(_EARLY)
 
     def write(self, buffers: list[Buffer]) -> None:
-        """Send in order. Nothing is refused: the caller stops when `congested`."""
+        """Send in order. Nothing is refused: the caller stops when `congested`.
+
+        The buffers are the caller's again afterwards: what was not sent at once was copied.
+        """
         transport = self._transport
         if not buffers or transport is None or transport.is_closing():
             return
         self.active_at = self._loop.time()
         if self._direct >= 0 and not transport.get_write_buffer_size():
-            rest: Buffer = self._write_now(buffers)
+            rest = self._write_now(buffers)
         else:
-            rest = buffers[0] if len(buffers) == 1 else b"".join(buffers)
+            rest = b"".join(buffers)
         if rest:
             transport.write(rest)
         if self.congested and transport.get_write_buffer_size() > self._limit * _FLOOD:

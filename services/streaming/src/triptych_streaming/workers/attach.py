@@ -22,12 +22,11 @@ from triptych_streaming.workers.backend import Backend, Input, Output
 from triptych_streaming.workers.pump import sender_of
 
 _PACKET_IN = 8192
-_PACKET_OUT = 32768 + 1
 _STDERR = 3
 _LONGEST = 107
 
 
-def _split(packet: bytes) -> tuple[Channel, bytes]:
+def _split(packet: memoryview) -> tuple[Channel, memoryview]:
     return (Channel.STDERR if packet[0] == _STDERR else Channel.STDOUT), packet[1:]
 
 
@@ -44,16 +43,16 @@ class AttachBackend(Backend):
     def outputs(self) -> Mapping[Channel, Output]:
         return {Channel.STDOUT: Output(self._socket.fileno(), self._receive, _split)}
 
-    def _receive(self, size: int) -> bytes:
+    def _receive(self, into: memoryview) -> int:
         try:
-            packet = self._socket.recv(_PACKET_OUT)
+            size = self._socket.recv_into(into)
         except BlockingIOError:
             raise
         except OSError:
-            packet = b""
-        if not packet and not self._ended.done():
+            size = 0
+        if not size and not self._ended.done():
             self._ended.set_result(None)
-        return packet
+        return size
 
     @property
     def input(self) -> Input | None:

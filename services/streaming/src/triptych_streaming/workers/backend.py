@@ -20,7 +20,7 @@ class Output:
 
     fd: int
     read: Read
-    split: Callable[[bytes], tuple[Channel, bytes]] | None = None
+    split: Callable[[memoryview], tuple[Channel, memoryview]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,7 +168,7 @@ class ForwardSession:
         pair.socket = connected
         pair.source = Source(
             connected.fileno(),
-            connected.recv,
+            connected.recv_into,
             lambda data: self._port_data(name, data),
             lambda: self._port_end(name, pair),
         )
@@ -217,7 +217,7 @@ class ForwardSession:
 
     # From the port
 
-    def _port_data(self, name: str, data: bytes) -> None:
+    def _port_data(self, name: str, data: memoryview) -> None:
         self._traffic.sent += len(data)
         self._protocol.output(name, data)
         self._flush()

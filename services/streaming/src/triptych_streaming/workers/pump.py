@@ -10,7 +10,9 @@ from collections.abc import Callable
 
 from triptych_streaming.protocol.channels import Buffer
 
-CHUNK = 1 << 16
+CHUNK = 1 << 17
+_FULL = 1 << 16
+"""A piece of this size says that more may wait: what a pipe holds."""
 _TURNS = 4
 """Full chunks taken from one descriptor before others get their turn."""
 _SMALL = 1 << 14
@@ -18,19 +20,23 @@ _PAUSE = 0.001
 _PIPE_MAX = 1 << 20
 """Default of /proc/sys/fs/pipe-max-size."""
 
-Read = Callable[[int], bytes]
+# What is read is passed on before the next read, so all sources of the event loop share one buffer.
+_SCRATCH = memoryview(bytearray(CHUNK))
+
+Read = Callable[[memoryview], int]
 Write = Callable[[Buffer], int]
 
 
 def reader_of(fd: int) -> Read:
     """Reads from a pipe or terminal."""
-    return lambda size: os.read(fd, size)
+    return lambda into: os.readv(fd, (into,))
 
 
 class Source:
     """Reads a descriptor whenever it is readable, unless paused. The owner closes the descriptor.
 
-    :param on_data: gets each piece; may pause or close the source.
+    :param on_data: gets each piece, as a view that is valid during the call only; may pause or close the
+        source.
     :param on_end: called once at the end; a terminal's EIO and a reset count as such.
     :ivar error: what ended it, when that was an error.
     """
@@ -38,7 +44,7 @@ class Source:
     __slots__ = ("_active", "_fd", "_loop", "_on_data", "_on_end", "_read", "ended", "error")
 
     def __init__(
-        self, fd: int, read: Read, on_data: Callable[[bytes], None], on_end: Callable[[], None]
+        self, fd: int, read: Read, on_data: Callable[[memoryview], None], on_end: Callable[[], None]
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._fd = fd
@@ -67,19 +73,19 @@ class Source:
     def _ready(self) -> None:
         for _ in range(_TURNS):
             try:
-                data = self._read(CHUNK)
+                size = self._read(_SCRATCH)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
                 # The other side of a terminal is closed: that is how it ends.
                 self.error = None if error.errno == errno.EIO else error
-                data = b""
-            if not data:
+                size = 0
+            if not size:
                 self.close()
                 self._on_end()
                 return
-            self._on_data(data)
-            if len(data) < CHUNK or not self._active:
+            self._on_data(_SCRATCH[:size])
+            if size < _FULL or not self._active:
                 return
 
     def drain(self) -> bool:
@@ -90,17 +96,17 @@ class Source:
         total = 0
         while self._active and total <= _PIPE_MAX:
             try:
-                data = self._read(CHUNK)
+                size = self._read(_SCRATCH)
             except (BlockingIOError, InterruptedError):
                 return True
             except OSError:
-                data = b""
-            if not data:
+                size = 0
+            if not size:
                 self.close()
                 self._on_end()
                 return True
-            total += len(data)
-            self._on_data(data)
+            total += size
+            self._on_data(_SCRATCH[:size])
         return self.ended or total > _PIPE_MAX
 
 

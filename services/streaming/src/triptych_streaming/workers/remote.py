@@ -202,7 +202,7 @@ class RemoteSession:
             lambda: self._output_ended(Channel.STDOUT, Channel.STDERR),
         )
 
-    def _output(self, channel: Channel, data: bytes) -> None:
+    def _output(self, channel: Channel, data: memoryview) -> None:
         self._traffic.sent += len(data)
         self._protocol.output(channel, data)
         self._wire.write(self._protocol.take())
