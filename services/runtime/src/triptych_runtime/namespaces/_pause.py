@@ -52,7 +52,9 @@ def enter(program: str, root: str, namespaces: list[str]) -> None:
         os.setgroups([])
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
-    os.close(os.open("pause", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o555))
+    # Not open(2): another thread that starts a process just then would hold the file open for writing in
+    # its child, and the mount could not become read-only (EBUSY).
+    os.mknod("pause", stat.S_IFREG | 0o555)
     syscalls.mount(program, "pause", None, MS_BIND, None)
     _make_read_only("pause")
     syscalls.syscall(syscalls.SYS_PIVOT_ROOT, b".", b".", path=root)
