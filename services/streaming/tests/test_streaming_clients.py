@@ -110,7 +110,7 @@ class Runtime(api_pb2_grpc.RuntimeServiceServicer, api_pb2_grpc.ImageServiceServ
 
 @pytest.fixture
 def runtime(daemon, container) -> Runtime:
-    return Runtime(daemon, container)
+    return Runtime(daemon, container)  # type: ignore[abstract]
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -73,7 +74,8 @@ async def stub(path: Path) -> AsyncIterator[streaming_pb2_grpc.StreamingServiceS
 async def url_of(service: streaming_pb2_grpc.StreamingServiceStub) -> str:
     for _ in range(50):
         try:
-            return str((await service.OpenPortForward(FORWARD, timeout=20, wait_for_ready=True)).url)
+            opening: Any = service.OpenPortForward(FORWARD, timeout=20, wait_for_ready=True)
+            return str((await opening).url)
         except grpc.aio.AioRpcError as error:
             # What every gRPC client does with a call that met the end of its connection.
             if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):

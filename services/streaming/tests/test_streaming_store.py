@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from triptych_streaming.errors import TokenUnknown, TooManySessions
-from triptych_streaming.records import ExecSession, PortForwardSession, StreamSet, Target
+from triptych_streaming.protocol.channels import StreamSet
+from triptych_streaming.records import ExecSession, PortForwardSession, Target
 from triptych_streaming.store import SessionStore
 
 FORWARD = PortForwardSession(Target(pod_sandbox_id="p1"), "/run/netns/x", (80, 443))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,12 @@ from triptych_dev.vm.inside import DAEMONS, Node, eventually, systemctl
 
 def test_the_daemons_came_back() -> None:
     for daemon in DAEMONS:
-        eventually(lambda daemon=daemon: systemctl("is-active", f"triptych-{daemon}.service") == "active")
+        unit = f"triptych-{daemon}.service"
+        eventually(functools.partial(_active, unit))
+
+
+def _active(unit: str) -> bool:
+    return systemctl("is-active", unit) == "active"
 
 
 def test_what_ran_is_exited_and_its_address_free(node: Node) -> None:

@@ -99,7 +99,7 @@ def test_a_parent_of_the_other_driver_is_refused(node: Node) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         node.run_pod("wrong", cgroup_parent="/kubepods/podwrong")
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "slice" in caught.value.details()
+    assert "slice" in (caught.value.details() or "")
 
 
 def test_oom_is_told(node: Node) -> None:
@@ -182,7 +182,9 @@ def retry(step: object) -> None:
         except grpc.RpcError as error:
             again = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN)
             # A start that was cut off may be done: its container is running by now.
-            started = error.code() is grpc.StatusCode.FAILED_PRECONDITION and "running" in error.details()
+            started = error.code() is grpc.StatusCode.FAILED_PRECONDITION and "running" in (
+                error.details() or ""
+            )
             if started:
                 return
             if error.code() not in again or time.monotonic() > end:

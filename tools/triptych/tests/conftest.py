@@ -258,14 +258,15 @@ def _admin_only(images: FakeImages) -> Any:
                 return lambda request, context: api_pb2.PullImageResponse(image_ref=DIGEST)
             return getattr(images, name) if name[:1].isupper() else super().__getattribute__(name)
 
-    return Cri()
+    return Cri()  # type: ignore[abstract]
 
 
 @pytest.fixture
 def node(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Node]:
-    runtime, images = FakeRuntime(), FakeImages()
+    runtime, images = FakeRuntime(), FakeImages()  # type: ignore[abstract]
+    streaming = FakeStreaming()  # type: ignore[abstract]
     servers = {
         "runtime": _serve(
             tmp_path / "runtime.sock",
@@ -278,7 +279,7 @@ def node(
         ),
         "streaming": _serve(
             tmp_path / "streaming.sock",
-            lambda s: streaming_pb2_grpc.add_StreamingServiceServicer_to_server(FakeStreaming(), s),
+            lambda s: streaming_pb2_grpc.add_StreamingServiceServicer_to_server(streaming, s),
         ),
     }
     yield Node(tmp_path, runtime, images, servers, capfd, monkeypatch)

@@ -99,7 +99,7 @@ def reloads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         assert number == signal.SIGHUP
         sent.append(pid)
 
-    monkeypatch.setattr(switch.os, "kill", kill)
+    monkeypatch.setattr("os.kill", kill)
     monkeypatch.setattr(switch, "_TAKES", 0.0)
     monkeypatch.setattr("triptych_cli.trace.command._DEADLINE", 0.3)
     return sent

@@ -158,7 +158,7 @@ def test_what_cannot_be_pulled(daemon: Start, registry: Any, name: str, code: gr
         pull(running, name.format(registry=registry.address))
     assert failed.value.code() == code
     if code is grpc.StatusCode.UNAVAILABLE:
-        assert failed.value.details().startswith("RegistryUnavailable")
+        assert (failed.value.details() or "").startswith("RegistryUnavailable")
 
 
 def test_progress_of_a_pull(daemon: Start, registry: Any, make_image: Any, layer_of: Any) -> None:
@@ -300,7 +300,7 @@ def test_image_volumes(daemon: Start, registry: Any, make_image: Any, tar: Any) 
         with pytest.raises(grpc.RpcError) as failed:
             prepare("c/3", path)
         assert failed.value.code() == grpc.StatusCode.NOT_FOUND
-        assert failed.value.details().startswith("ImageVolumeMountFailed")
+        assert (failed.value.details() or "").startswith("ImageVolumeMountFailed")
     running.images.RemoveImage(api_pb2.RemoveImageRequest(image=spec(name)))
     assert Path(made.overlay.lower[0]).exists()
     running.rootfs.RemoveRootfs(rootfs_pb2.RemoveRootfsRequest(key="c", prefix=True))
