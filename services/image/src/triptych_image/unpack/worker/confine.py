@@ -2,9 +2,9 @@
 
 The process that stays sits in own mount, network, IPC, UTS and PID namespaces with an empty, read-only root.
 A child for a layer enters that layer's directory, given as a descriptor of a detached mount with `nodev`,
-`nosuid` and `noexec`, and keeps the few capabilities that unpacking takes; system calls that it has no use
-for are denied (`seccomp`). So a parser that was taken over by its input can write into this one directory: it
-sees no other file, process or network, and a device node that it makes cannot be opened.
+`nosuid` and `noexec`, and keeps the few capabilities that unpacking takes; system calls that it has no
+use for are denied (`seccomp`). So a parser that was taken over by its input can write into this one
+directory: it sees no other file, process or network, and a device node that it makes cannot be opened.
 """
 
 from __future__ import annotations
