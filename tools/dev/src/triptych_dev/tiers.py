@@ -48,6 +48,7 @@ def test(arguments: tuple[str, ...]) -> int:
     if rest and rest[0] in TIERS:
         name = rest.pop(0)
     tier = TIERS[name]
-    paths = [] if any(not argument.startswith("-") for argument in rest) else list(tier.paths)
+    named = any((CHECKOUT_ROOT / argument.partition("::")[0]).exists() for argument in rest)
+    paths = [] if named else list(tier.paths)
     argv = [sys.executable, "-m", "pytest", "-m", tier.marks, *rest, *paths]
     return subprocess.run(argv, cwd=CHECKOUT_ROOT, env={**os.environ, "TRIPTYCH_TIER": name}).returncode
