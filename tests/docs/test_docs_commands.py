@@ -1,0 +1,235 @@
+"""Each command that the documentation shows is run, or checked as far as this machine allows.
+
+A command that no rule below knows fails the test: whoever writes a new one decides how it is checked.
+
+- `triptych ...` is run against live daemons, with a real image and pod in the place of the examples'.
+- `./dev ...` would change the machine: its arguments are parsed by the command itself, nothing is done.
+- systemctl and journalctl need a node: unit names are checked against deploy/systemd. The virtual machine of
+  `./dev test node` restarts, stops and reloads these units.
+- File arguments below deploy/ and dist/ must be files of the checkout, or what `./dev package` makes.
+- What belongs to others (kubectl, kubeadm, apt-get, containerd's tools) is checked for its form only.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+from triptych_dev.__main__ import cli as dev
+from triptych_dev.stack import Stack
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+UNITS = {path.name for path in (ROOT / "deploy/systemd").iterdir()}
+FOREIGN_UNITS = {"kubelet.service", "containerd.service", "crio.service", "nftables.service"}
+FOREIGN = {
+    "apt-get",
+    "crictl",
+    "ctr",
+    "git",
+    "grpcurl",
+    "kubeadm",
+    "kubectl",
+    "mkdir",
+    "mount",
+    "sed",
+    "sudo",
+}
+DEBIAN = {
+    *("conmon", "crun", "runc", "containernetworking-plugins", "iptables", "nftables", "mount", "catatonit"),
+    *("golang-github-containers-common", "criu", "docker-registry", "busybox-static", "iproute2"),
+}
+
+_BLOCK = re.compile(r"^( *)```(\w+)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+_EXAMPLE = "registry.example/app:v1"
+
+
+@dataclass(frozen=True)
+class Command:
+    """One line of a shell block."""
+
+    page: str
+    line: str
+
+    @property
+    def words(self) -> list[str]:
+        return shlex.split(self.line.partition(" > ")[0], comments=True)
+
+    def __str__(self) -> str:
+        return f"{self.page}: {self.line}"
+
+
+def _blocks(*languages: str) -> Iterator[tuple[str, str]]:
+    for page in PAGES:
+        if not page.exists():
+            continue
+        for _, language, text in _BLOCK.findall(page.read_text()):
+            if language in languages:
+                yield page.name, text
+
+
+def _commands(*programs: str) -> list[Command]:
+    found = []
+    for page, text in _blocks("sh", "bash", "console", "shell"):
+        for raw in text.replace("\\\n", " ").splitlines():
+            line = raw.strip().removeprefix("$ ").removeprefix("sudo ")
+            if not line or line.startswith("#"):
+                continue
+            command = Command(page, line)
+            if not programs or command.words[0] in programs:
+                found.append(command)
+    return found
+
+
+def _unique(commands: list[Command]) -> list[Command]:
+    return list({command.line: command for command in commands}.values())
+
+
+def test_every_command_has_a_rule() -> None:
+    ruled = {"triptych", "./dev", "systemctl", "journalctl", *FOREIGN}
+    assert _commands(), "the pages show commands"
+    assert [str(command) for command in _commands() if command.words[0] not in ruled] == []
+
+
+@pytest.mark.integration
+@pytest.mark.requires("bridge", "busybox", "conmon", "docker-registry", "runc", "seccomp.json")
+@pytest.mark.parametrize("command", _unique(_commands("triptych")), ids=str)
+def test_triptych_commands_run(command: Command, live_stack: Stack, live_image: str, tmp_path: Path) -> None:
+    words = [word.replace(_EXAMPLE, live_image) for word in command.words[1:]]
+    if words[:2] == ["image", "load"]:
+        _run(live_stack, ["image", "pull", "-q", live_image], tmp_path)
+        _run(live_stack, ["image", "save", "-f", "images.tar", live_image], tmp_path)
+    if words[0] == "trace":
+        words[1:1] = ["--config-dir", str(live_stack.root)]
+        (tmp_path / "pod.json").write_text(
+            json.dumps({"metadata": {"name": "docs", "namespace": "docs", "uid": f"{os.getpid()}"}})
+        )
+    expected = {0, 1} if words[0] == "doctor" else {0}
+    done = _run(live_stack, words, tmp_path)
+    assert done.returncode in expected, done.stdout + done.stderr
+    assert done.stdout or words[:2] == ["image", "prune"]
+
+
+def _run(stack: Stack, words: list[str], directory: Path) -> subprocess.CompletedProcess[str]:
+    sockets = {
+        f"TRIPTYCH_{name.upper()}_SOCKET": stack.socket(name) for name in ("image", "runtime", "streaming")
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "triptych_cli", *words],
+        env={**os.environ, **sockets, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+
+@pytest.mark.parametrize("command", _unique(_commands("./dev")), ids=str)
+def test_dev_commands_are_understood(command: Command) -> None:
+    words = [word for word in command.words[1:] if word != "NAME"]
+    if not words:
+        return
+    context = click.Context(dev, info_name="./dev")
+    found = dev.get_command(context, words[0])
+    assert found is not None, f"./dev has no command {words[0]}"
+    arguments = [str(ROOT) if word == "dist/wheels" else word for word in words[1:]]
+    with found.make_context(words[0], arguments, parent=context) as parsed:
+        assert parsed.params is not None
+
+
+@pytest.mark.parametrize("command", _unique(_commands("systemctl", "journalctl")), ids=str)
+def test_units_exist(command: Command) -> None:
+    words = command.words
+    named = [words[i + 1] for i, word in enumerate(words) if word == "-u"]
+    if words[0] == "systemctl":
+        named = [word for word in words[2:] if not word.startswith("-")]
+        verbs = {
+            "daemon-reload",
+            "disable",
+            "edit",
+            "enable",
+            "reload",
+            "restart",
+            "start",
+            "status",
+            "stop",
+        }
+        assert words[1] in verbs
+    for name in named:
+        unit = name if "." in name else f"{name}.service"
+        template = re.sub(r"@[^.]+", "@", unit)
+        assert {unit, template} & (UNITS | FOREIGN_UNITS) or fnmatch.filter(UNITS, unit), f"no unit {unit}"
+
+
+@pytest.mark.parametrize("command", _unique(_commands(*FOREIGN)), ids=str)
+def test_what_belongs_to_others_names_things_that_are(command: Command) -> None:
+    if command.words[:2] == ["apt-get", "install"]:
+        packages = {word for word in command.words[2:] if not word.startswith(("-", "./", "triptych_"))}
+        assert packages <= DEBIAN
+    for path in re.findall(r"\bdeploy/[\w./-]+", command.line):
+        assert (ROOT / path).exists(), path
+    sockets = set(re.findall(r"/run/triptych/[\w.-]+", command.line))
+    assert sockets <= {f"/run/triptych/{name}.sock" for name in ("image", "runtime", "streaming")}
+
+
+def test_files_that_are_shown_are_the_files_that_are_shipped() -> None:
+    """YAML on a page is found, document by document, in deploy/."""
+    shipped = [
+        document
+        for path in (*(ROOT / "deploy/kubelet").glob("*.yaml"), ROOT / "deploy/crictl.yaml")
+        for document in yaml.safe_load_all(path.read_text())
+    ]
+    shown = [(page, document) for page, text in _blocks("yaml") for document in yaml.safe_load_all(text)]
+    assert shown
+    for page, document in shown:
+        assert any(_contains(whole, document) for whole in shipped), f"{page}: {document}"
+
+
+def _contains(whole: object, part: object) -> bool:
+    """Whether each key and entry of `part` is in `whole`."""
+    if isinstance(part, dict):
+        return isinstance(whole, dict) and all(
+            key in whole and _contains(whole[key], value) for key, value in part.items()
+        )
+    if isinstance(part, list):
+        return isinstance(whole, list) and all(any(_contains(w, p) for w in whole) for p in part)
+    return whole == part
+
+
+def test_configuration_that_is_shown_is_valid(tmp_path: Path) -> None:
+    import tomllib
+
+    checked = 0
+    for page, text in _blocks("toml"):
+        keys = set(tomllib.loads(text))
+        named = re.search(r"/etc/triptych/\{?([a-z,]+)\}?\.toml", text)
+        daemons = named[1].split(",") if named else ["runtime"]
+        for daemon in daemons:
+            file = tmp_path / f"{daemon}.toml"
+            file.write_text(text)
+            done = subprocess.run(
+                [sys.executable, "-m", f"triptych_{daemon}", "--check-config", "--config", file],
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+            assert done.returncode == 0, f"{page} {sorted(keys)}: {done.stderr}"
+            checked += 1
+    assert checked >= 4
+
+
+def test_links_lead_somewhere() -> None:
+    for page in (ROOT / "docs").glob("*.md"):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
