@@ -29,7 +29,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         found.append(argv[3:])
         return subprocess.CompletedProcess(argv, 0)
 
-    monkeypatch.setattr(tiers.subprocess, "run", run)
+    monkeypatch.setattr("triptych_dev.tiers.subprocess.run", run)
     return found
 
 
