@@ -27,6 +27,7 @@ CRUN = "/usr/bin/crun"
 CONMON = "/usr/bin/conmon"
 BUSYBOX = "/bin/busybox"
 READY_SECONDS = 20.0
+_GROUP = "triptych-streaming-test"
 
 
 @dataclass(slots=True)
@@ -272,7 +273,7 @@ def _bundle(directory: Path, args: list[str], tty: bool) -> None:
         ],
         "linux": {
             "namespaces": [{"type": name} for name in ("pid", "mount", "ipc", "uts", "network")],
-            "cgroupsPath": f"/triptych-streaming-test/{directory.name}",
+            "cgroupsPath": f"/{_GROUP}/{directory.name}",
         },
     }
     (directory / "config.json").write_text(json.dumps(config))
@@ -302,6 +303,9 @@ def make_container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeCon
         subprocess.run([*container.runtime_command, "delete", "--force", container.id], capture_output=True)
         with contextlib.suppress(ProcessLookupError):
             os.kill(container.conmon, signal.SIGKILL)
+    for group in Path("/sys/fs/cgroup").glob(f"**/{_GROUP}"):
+        with contextlib.suppress(OSError):  # others may still use it
+            group.rmdir()
 
 
 @pytest.fixture(scope="module")

@@ -138,11 +138,10 @@ def judge(request: SessionRequest) -> Acceptance:
 
 
 def _websocket(request: SessionRequest) -> Acceptance:
-    checker = ServerProtocol()
-    # Kubernetes' names of subprotocols hold a slash, which the checker's strict grammar refuses.
-    fields = Headers(pair for pair in request.headers if pair[0] != "sec-websocket-protocol")
     try:
-        accept, _, _ = checker.process_request(
+        # Kubernetes' names of subprotocols hold a slash, which the checker's strict grammar refuses.
+        fields = Headers(pair for pair in request.headers if pair[0] != "sec-websocket-protocol")
+        accept, _, _ = ServerProtocol().process_request(
             WebSocketRequest(request.target, fields, request.method, f"HTTP/{request.http_version}")
         )
     except InvalidHandshake as error:
