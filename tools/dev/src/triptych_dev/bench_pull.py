@@ -106,6 +106,7 @@ def run(
         registry.start()
         for case in only or CASES:
             references = _publish(registry, case)
+            _configure(root / "certs.d", registry.host)
             samples = _measure(root, case, references, rounds, peers, out)
             results[case] = {peer: samples.middle(peer) for peer in peers}
             if len(peers) == 2:
@@ -119,6 +120,14 @@ def run(
 def _publish(registry: Registry, case: str) -> list[str]:
     pusher = Pusher(registry.host)
     return [pusher.push(f"bench/{case}-{n}", "1", image) for n, image in enumerate(CASES[case][1]())]
+
+
+def _configure(directory: Path, registry: str) -> None:
+    """Tell both that the registry speaks plain HTTP, so that neither spends its time on trying TLS."""
+    hosts = directory / registry / "hosts.toml"
+    hosts.parent.mkdir(parents=True, exist_ok=True)
+    address = f"http://{registry}"
+    hosts.write_text(f'server = "{address}"\n[host."{address}"]\ncapabilities = ["pull", "resolve"]\n')
 
 
 def _measure(
@@ -167,7 +176,10 @@ def _pull_cold(peer: str, directory: Path, references: Sequence[str]) -> Sample:
 
 def _start_ours(directory: Path) -> Daemon:
     socket, config = directory / "s", directory / "image.toml"
-    config.write_text(f'socket = "{socket}"\nroot = "{directory}/root"\nstate = "{directory}/state"\n')
+    config.write_text(
+        f'socket = "{socket}"\nroot = "{directory}/root"\nstate = "{directory}/state"\n'
+        f'[registry]\nconfig_path = ["{directory.parent}/certs.d"]\n'
+    )
     argv = [sys.executable, "-m", "triptych_image", "--config", str(config)]
     return _started(OURS, directory, argv, socket)
 
@@ -183,6 +195,7 @@ def _start_containerd(directory: Path) -> Daemon:
         f'[plugins."io.containerd.internal.v1.opt"]\npath = "{directory}/opt"\n'
         '[plugins."io.containerd.grpc.v1.cri"]\nrestrict_oom_score_adj = true\n'
         f'[plugins."io.containerd.grpc.v1.cri".cni]\nconf_dir = "{directory}/cni"\n'
+        f'[plugins."io.containerd.grpc.v1.cri".registry]\nconfig_path = "{directory.parent}/certs.d"\n'
     )
     return _started(PEER, directory, [program, "--config", str(config)], socket)
 
