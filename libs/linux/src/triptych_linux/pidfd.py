@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
+import struct
 from dataclasses import dataclass
+
+# struct pidfd_info of include/uapi/linux/pidfd.h: mask, cgroup ID, 11 IDs, exit status.
+_INFO = struct.Struct("=QQ11Ii")
+_INFO_EXIT = 1 << 3
+_GET_INFO = 3 << 30 | _INFO.size << 16 | 0xFF << 8 | 11
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,23 @@ def send_signal(pidfd: int, number: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def exit_code(pidfd: int) -> int | None:
+    """How the process of a pidfd ended, also when somebody else has reaped it: 0 to 255, 128 + signal.
+
+    None when it lives, or the kernel does not tell (before Linux 6.15, PIDFD_INFO_EXIT).
+    """
+    info = bytearray(_INFO.pack(_INFO_EXIT, 0, *[0] * 11, 0))
+    try:
+        fcntl.ioctl(pidfd, _GET_INFO, info)
+    except OSError:
+        return None
+    found = _INFO.unpack(info)
+    if not found[0] & _INFO_EXIT:
+        return None
+    code = os.waitstatus_to_exitcode(found[-1])
+    return code if code >= 0 else 128 - code
 
 
 async def wait_exit(pidfd: int) -> None:

@@ -19,6 +19,7 @@ from triptych_runtime.execs import exec_process, read_process
 from triptych_runtime.model import ContainerRecord, new_id
 from triptych_runtime.node import Node
 from triptych_runtime.ociruntime.command import readable
+from triptych_runtime.rpc.exec_copier import wait_for_command
 
 #: What an OCI runtime ends with when it could not run the command at all.
 _RUNTIME_FAILED = 255
@@ -29,7 +30,8 @@ _END_DEADLINE = 10.0
 async def exec_sync(node: Node, request: api_pb2.ExecSyncRequest) -> api_pb2.ExecSyncResponse:
     """Run a command in a running container and wait for it.
 
-    Each output stream is kept up to the configured limit (16 MiB), the rest is read and dropped.
+    Each output stream is kept up to the configured limit (16 MiB), the rest is read and dropped. What the
+    command leaves running does not hold the call.
 
     :raises ContainerNotRunning: at once, for a container that does not run.
     :raises DeadlineExceeded: after `timeout` seconds, with every process of the command killed.
@@ -52,8 +54,10 @@ async def _exec(
     document, pid_file = base.with_suffix(".json"), base.with_suffix(".pid")
     template = await read_process(node, record)
     write_private(document, exec_process(template, cmd, terminal=False))
-    runtime = node.handlers.get(record.handler).runtime
+    handler = node.handlers.get(record.handler)
+    runtime = handler.runtime
     settings = node.settings.containers
+    what = f"exec in container {record.id}: {cmd[0]!r}"
     try:
         child = await process.spawn(
             runtime.exec_argv(record.id, document, pid_file),
@@ -61,21 +65,24 @@ async def _exec(
             stdout=process.PIPE,
             stderr=process.PIPE,
         )
+        ended = False
         try:
             out = process.Collector(child.popen.stdout, settings.exec_sync_output_bytes)
             err = process.Collector(child.popen.stderr, settings.exec_sync_output_bytes)
             try:
                 async with asyncio.timeout(seconds):
-                    code = await child.wait()
+                    if handler.features.copies_output:
+                        code = await wait_for_command(child, pid_file, settings.exec_sync_drain, what)
+                    else:
+                        code = await child.wait()
+                ended = True
             except TimeoutError:
-                raise DeadlineExceeded(
-                    f"exec in container {record.id}: no end of {cmd[0]!r} after {seconds:g} s, killed"
-                ) from None
+                raise DeadlineExceeded(f"{what}: no end after {seconds:g} s, killed") from None
             await process.drain_output(settings.exec_sync_drain, out, err)
         finally:
             if child.popen.returncode is None:
                 with contextlib.suppress(TimeoutError):  # it hangs in the kernel, killed
-                    await process.shielded(_end(child, pid_file), _END_DEADLINE)
+                    await process.shielded(_end(child, pid_file, alive=not ended), _END_DEADLINE)
             process.close_pipes(child)
     finally:
         for file in (document, pid_file):
@@ -92,12 +99,15 @@ def _is_runtime_error(stderr: bytes) -> bool:
     return b"OCI runtime" in stderr or b"exec failed" in stderr or b"executable file" in stderr
 
 
-async def _end(child: process.Child, pid_file: Path) -> None:
-    """Kill the command, then give the OCI runtime a moment to reap it.
+async def _end(child: process.Child, pid_file: Path, *, alive: bool) -> None:
+    """Kill the command if it is alive, then give the OCI runtime a moment to reap it.
 
     A dead process that nobody has reaped keeps the container's PID namespace from ending, and the node's
     init may take its time.
     """
+    if not alive:
+        await child.close()
+        return
     _kill_command(pid_file)
     try:
         async with asyncio.timeout(_REAP_DEADLINE):

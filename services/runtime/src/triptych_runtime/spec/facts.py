@@ -113,6 +113,11 @@ class HandlerFeatures:
     selinux: bool = True
     mount_options: frozenset[str] = field(default_factory=frozenset)
 
+    @property
+    def copies_output(self) -> bool:
+        """Whether its exec copies the command's output, and so ends only when nobody holds that any more."""
+        return self.name == "runc"
+
     @classmethod
     def of_version(cls, text: str) -> HandlerFeatures:
         """From the output of `RUNTIME --version`, by what is known of crun, runc and youki.
