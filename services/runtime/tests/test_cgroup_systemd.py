@@ -40,6 +40,11 @@ def show(unit: str, name: str) -> str:
     return done.stdout.strip()
 
 
+def limits(group: Cgroup) -> tuple[str, ...]:
+    names = ("memory.max", "memory.swap.max", "cpu.max", "pids.max", "cpuset.cpus")
+    return tuple(Path(group.unified or "", name).read_text().strip() for name in names)
+
+
 async def test_pod_slices(manager: CgroupManager) -> None:
     sandbox = secrets.token_hex(32)
     resources = LinuxContainerResources(memory_limit_in_bytes=100 * MIB, cpu_shares=1024, cpu_quota=50_000)
@@ -118,6 +123,12 @@ async def test_a_container_in_a_slice(runtime: str, manager: CgroupManager, tmp_
     path = manager.container_path(parent, container)
     spec["process"] |= {"terminal": False, "args": ["/bin/busybox", "sleep", "1000"]}
     spec["linux"]["cgroupsPath"] = path
+    first = LinuxContainerResources(memory_limit_in_bytes=32 * MIB, cpu_quota=50_000, cpuset_cpus="0")
+    spec["linux"]["resources"] |= {
+        "memory": {"limit": 32 * MIB, "swap": 32 * MIB},
+        "cpu": {"quota": 50_000, "period": 100_000, "cpus": "0"},
+    }
+    spec["annotations"] = manager.spec_annotations(first)
     (tmp_path / "config.json").write_text(json.dumps(spec))
     base = [runtime, "--root", str(tmp_path / "state"), "--systemd-cgroup"]
     unit = f"triptych-{container}.scope"
@@ -129,12 +140,16 @@ async def test_a_container_in_a_slice(runtime: str, manager: CgroupManager, tmp_
         assert group.procs() == [pid]
         assert group.path == f"/triptych.slice/{parent}/{unit}"
 
-        await manager.update(path, LinuxContainerResources(memory_limit_in_bytes=64 * MIB, cpu_shares=2048))
+        assert limits(group) == (str(32 * MIB), "0", "50000 100000", "max", "0")
+        subprocess.run(["systemctl", "daemon-reload"], check=True)
+        assert limits(group) == (str(32 * MIB), "0", "50000 100000", "max", "0")
+
+        more = LinuxContainerResources(memory_limit_in_bytes=64 * MIB, cpu_shares=2048, cpuset_cpus="0-1")
+        await manager.update(path, more)
         assert show(unit, "MemoryMax") == str(64 * MIB)
         # What systemd applies again is what was asked for.
         subprocess.run(["systemctl", "daemon-reload"], check=True)
-        limit = Path(group.directory("memory") or "", "memory.max")
-        assert limit.read_text().strip() == str(64 * MIB)
+        assert limits(group) == (str(64 * MIB), "0", "50000 100000", "max", "0-1")
         assert show(unit, "CPUWeight" if manager.mode is Mode.UNIFIED else "CPUShares") in ("174", "2048")
 
         await group.freeze()

@@ -82,9 +82,6 @@ class FakeCgroup:
     def exists(self) -> bool:
         return False
 
-    def oom_kills(self) -> int:
-        return 0
-
     async def kill(self) -> None:
         await self._steps("cgroup.kill")
 
@@ -92,9 +89,21 @@ class FakeCgroup:
         await self._steps("cgroup.remove")
 
 
+class FakeOom:
+    def add(self, cgroups_path: str) -> None:
+        return None
+
+    def take(self, cgroups_path: str) -> int:
+        return 0
+
+
 class FakeCgroups:
     def __init__(self, steps: Steps) -> None:
         self._steps = steps
+        self.oom = FakeOom()
+
+    def spec_annotations(self, resources: object) -> dict[str, str]:
+        return {}
 
     def default_parent(self, sandbox_id: str) -> str:
         return f"/triptych/{sandbox_id}"

@@ -40,6 +40,7 @@ async def update_spec(
         document = json.loads(raw.decode(errors="surrogateescape"))
         devices = document["linux"].get("resources", {}).get("devices", [])
         document["linux"]["resources"] = {**build_resources(resources, node.host), "devices": devices}
+        document["annotations"] = {**document["annotations"], **node.cgroups.spec_annotations(resources)}
         write_document(bundle, encode(document))
 
     await asyncio.to_thread(work)

@@ -61,3 +61,19 @@ def quota_per_second(quota: int, period: int) -> int:
     """systemd's CPUQuotaPerSecUSec, rounded up to 10 ms since systemd keeps whole percents."""
     usec = -(-quota * 1_000_000 // period)
     return -(-usec // 10_000) * 10_000
+
+
+def cpu_mask(cpus: str) -> bytes:
+    """A list such as "0-2,8" as bits, the first CPU in the lowest bit of the first byte.
+
+    :raises BadResources: when it is no such list.
+    """
+    bits = 0
+    try:
+        for part in cpus.split(","):
+            first, _, last = part.strip().partition("-")
+            for number in range(int(first), int(last or first) + 1):
+                bits |= 1 << number
+    except ValueError:
+        raise BadResources(f"cpuset: {cpus!r} is not a list of numbers and ranges") from None
+    return bits.to_bytes((bits.bit_length() + 7) // 8, "little")

@@ -16,6 +16,7 @@ from triptych_runtime.cgroups.errors import CgroupFailed, NoCgroups
 from triptych_runtime.cgroups.handle import Cgroup, write
 from triptych_runtime.cgroups.layout import Layout, Mode
 from triptych_runtime.cgroups.monitors import Monitors
+from triptych_runtime.cgroups.oom import OomLedger
 from triptych_runtime.cgroups.paths import Driver
 from triptych_runtime.cgroups.plan import Write, plan
 
@@ -32,6 +33,7 @@ class CgroupManager:
     def __init__(self, layout: Layout, driver: Driver) -> None:
         self.layout = layout
         self.driver = driver
+        self.oom = OomLedger(self.resolve, lambda path: Cgroup.at(layout, path))
         self._monitors: Monitors | None = None
 
     @classmethod
@@ -76,6 +78,10 @@ class CgroupManager:
         :raises BadParent: as `check_parent`.
         """
         return paths.oci_path(self.driver, self.check_parent(parent), container_id)
+
+    def spec_annotations(self, resources: LinuxContainerResources | None) -> dict[str, str]:
+        """Annotations that the OCI document of a container needs for its limits to be found and to last."""
+        return systemd.scope_annotations(resources, self.mode) if self.driver is Driver.SYSTEMD else {}
 
     # Handles
 

@@ -103,21 +103,62 @@ def resource_properties(resources: LinuxContainerResources, mode: Mode) -> list[
             found.append(("CPUShares", "t", str(resources.cpu_shares)))
     if resources.cpu_quota:
         period = resources.cpu_period or arithmetic.DEFAULT_PERIOD
-        if resources.cpu_quota > 0:
-            per_second = arithmetic.quota_per_second(resources.cpu_quota, period)
-        else:
-            per_second = _INFINITY
         found.append(("CPUQuotaPeriodUSec", "t", str(period)))
-        found.append(("CPUQuotaPerSecUSec", "t", str(per_second)))
+        if resources.cpu_quota > 0:
+            found.append(
+                _number("CPUQuotaPerSecUSec", arithmetic.quota_per_second(resources.cpu_quota, period))
+            )
+        else:
+            found.append(_number("CPUQuotaPerSecUSec", arithmetic.UNLIMITED))
     memory = resources.memory_limit_in_bytes
     if memory:
-        name = "MemoryMax" if v2 else "MemoryLimit"
-        found.append((name, "t", str(memory if memory > 0 else _INFINITY)))
-    both = resources.memory_swap_limit_in_bytes
-    if v2 and memory > 0:
-        swap = arithmetic.swap_max(memory, both or memory)
-        found.append(("MemorySwapMax", "t", str(swap if swap >= 0 else _INFINITY)))
+        found.append(_number("MemoryMax" if v2 else "MemoryLimit", memory))
+    if not v2:
+        return found
+    if memory > 0:
+        both = resources.memory_swap_limit_in_bytes
+        found.append(_number("MemorySwapMax", arithmetic.swap_max(memory, both or memory)))
+    for name, cpus in (
+        ("AllowedCPUs", resources.cpuset_cpus),
+        ("AllowedMemoryNodes", resources.cpuset_mems),
+    ):
+        if cpus:
+            mask = arithmetic.cpu_mask(cpus)
+            found.append((name, "ay", str(len(mask)), *map(str, mask)))
+    for key, name in _UNIFIED.items():
+        value = resources.unified.get(key, "").strip()
+        if value == "max" or value.isdigit():
+            found.append(_number(name, arithmetic.UNLIMITED if value == "max" else int(value)))
     return found
+
+
+def scope_annotations(resources: LinuxContainerResources | None, mode: Mode) -> dict[str, str]:
+    """Annotations of the OCI document for a container in a scope, read by crun and runc.
+
+    crun makes a child cgroup in the scope otherwise, whose limits nobody finds; neither sets all of the
+    scope's properties, and so a daemon-reload would lift limits; and systemd gives scopes a limit of tasks.
+    """
+    found = {"run.oci.systemd.subgroup": "", f"{_PROPERTY}TasksMax": f"uint64 {_INFINITY}"}
+    for name, kind, *words in resource_properties(resources or LinuxContainerResources(), mode):
+        # Weights are set by the runtimes themselves, each by its own curve; sets of CPUs by both.
+        if kind == "t" and name not in ("CPUWeight", "CPUShares"):
+            found[_PROPERTY + name] = f"uint64 {words[0]}"
+    return found
+
+
+_PROPERTY = "org.systemd.property."
+_UNIFIED = {
+    "memory.high": "MemoryHigh",
+    "memory.low": "MemoryLow",
+    "memory.max": "MemoryMax",
+    "memory.min": "MemoryMin",
+    "memory.swap.max": "MemorySwapMax",
+    "pids.max": "TasksMax",
+}
+
+
+def _number(name: str, value: int) -> Property:
+    return (name, "t", str(value if value >= 0 else _INFINITY))
 
 
 _INFINITY = (1 << 64) - 1

@@ -27,6 +27,7 @@ _SIGKILLED = 137
 
 def watch(node: Node, record: ContainerRecord) -> None:
     """Be told when the container ends."""
+    node.cgroups.oom.add(record.cgroups_path)
     node.exits.add(record.id, ProcessIdentity(record.pid, record.start_ticks), record.monitor_pid)
 
 
@@ -66,9 +67,10 @@ def _tell(node: Node, record: ContainerRecord) -> None:
 
 def _exited(node: Node, record: ContainerRecord, found: Exit) -> ContainerRecord:
     code = UNKNOWN_CODE if found.code is None else found.code
+    kills = node.cgroups.oom.take(record.cgroups_path)
     if found.code is None:
         reason, message = ExitReason.UNKNOWN, "the container's monitor was lost, and its exit code with it"
-    elif code != 0 and _oom_killed(node, record, code):
+    elif code != 0 and _oom_killed(node, record, code, kills):
         reason, message = ExitReason.OOM_KILLED, ""
     else:
         reason, message = (ExitReason.COMPLETED if code == 0 else ExitReason.ERROR), ""
@@ -84,9 +86,8 @@ def _exited(node: Node, record: ContainerRecord, found: Exit) -> ContainerRecord
     )
 
 
-def _oom_killed(node: Node, record: ContainerRecord, code: int) -> bool:
-    """The kernel's own count decides; conmon's mark counts where the cgroup is gone already."""
-    kills = node.cgroups.resolve(record.cgroups_path).oom_kills()
+def _oom_killed(node: Node, record: ContainerRecord, code: int, kills: int | None) -> bool:
+    """The kernel's own count decides; conmon's mark counts where there is none any more."""
     if kills is not None:
         return kills > 0
     return code == _SIGKILLED and node.paths.monitor(record.id).oom.exists()
@@ -133,4 +134,5 @@ async def undo_start(node: Node, record: ContainerRecord) -> None:
     :raises TriptychError, OSError: as `release`.
     """
     node.exits.forget(record.id)
+    node.cgroups.oom.take(record.cgroups_path)
     await release(node, record, end_monitor=True)

@@ -201,6 +201,7 @@ def _inputs(
         seccomp_root=Path(containers.seccomp_localhost_dir),
         image_ref=prepared.image_ref,
         cdi_dirs=tuple(Path(d) for d in containers.cdi_dirs),
+        annotations=node.cgroups.spec_annotations(record.config.linux.resources),
         passthrough_annotations=options.annotations,
         privileged_host_devices=options.privileged_host_devices,
         cgroup_writable=options.cgroup_writable,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -101,7 +102,15 @@ def _install(site: Path, interpreter: Interpreter, wheels: Path, scratch: Path, 
     ours = [wheel for wheel in ours if not wheel.name.startswith("triptych_dev-")]
     version = ".".join(map(str, interpreter.version))
     base: list[str | Path] = [uv(), "pip", "install", "-q", "--target", site, "--python-version", version]
-    base += ["--python-platform", "linux", "--only-binary", ":all:", "--link-mode", "copy"]
+    # uv's own "linux" stands for glibc 2.28, for which not every wheel is built; Debian 12 has 2.36.
+    base += [
+        "--python-platform",
+        f"{platform.machine()}-manylinux_2_34",
+        "--only-binary",
+        ":all:",
+        "--link-mode",
+        "copy",
+    ]
     if offline:
         base += ["--no-index", "--find-links", wheels]
     requirements = export_requirements(scratch / "requirements.txt")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 import sysconfig
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from triptych_dev.node.shell import uv
 from triptych_dev.vm.errors import MachineFailed
 from triptych_dev.vm.image import make_ext4
 
-_NOT_NEEDED = ("atheris*", "mypy*", "ruff*", "grpc_tools", "kubernetes*", "pip*", "*.pyc", "__pycache__")
+_NOT_NEEDED = ("atheris*", "mypy*", "ruff*", "grpc_tools", "kubernetes*", "pip*")
 _SPARE_MIB = 256
 
 
@@ -31,7 +33,11 @@ def make_payload(checkout: Path, job: str, disk: Path, extra: Mapping[str, Path]
         (root / "checkout.path").write_text(f"{checkout}\n")
         (root / "job.sh").write_text(job)
         _copy_checkout(checkout, root / "checkout")
+        _compile(root / "checkout", checkout)
         _copy_environment(checkout / ".venv", root / "checkout/.venv")
+        # `install` builds the node's environment with it.
+        (root / "checkout/.dev/bin").mkdir(parents=True)
+        shutil.copy2(uv(), root / "checkout/.dev/bin/uv")
         for name, source in (extra or {}).items():
             shutil.copytree(source, root / name, symlinks=True)
         size = sum(path.lstat().st_size + 2048 for path in root.rglob("*")) >> 20
@@ -52,6 +58,12 @@ def _copy_checkout(checkout: Path, target: Path) -> None:
         if source.is_symlink() or source.is_file():
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, copy, follow_symlinks=False)
+
+
+def _compile(copy: Path, checkout: Path) -> None:
+    """Bytecode of the checkout; compiling is slow on an emulated processor."""
+    argv = [sys.executable, "-m", "compileall", "-q", "-j", "0", "-s", str(copy), "-p", str(checkout)]
+    subprocess.run([*argv, *(str(copy / name) for name in ("libs", "services", "tools"))], check=False)
 
 
 def _copy_environment(environment: Path, target: Path) -> None:
