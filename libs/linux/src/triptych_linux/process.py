@@ -1,8 +1,8 @@
 """The one place that runs processes.
 
-Each runs in a session of its own, has a deadline, is killed as a process group when the deadline passes
-or the caller is cancelled, and is always reaped. Exits are told by a pidfd, so no SIGCHLD handler, no
-thread and no polling is needed; a start costs one vfork.
+Each runs in a process group of its own, has a deadline, is killed as that group when the deadline passes or
+the caller is cancelled, and is always reaped. Exits are told by a pidfd, so no SIGCHLD handler, no thread
+and no polling is needed; a start costs one vfork.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ async def spawn(
     env: Mapping[str, str] | None = None,
     cwd: str | os.PathLike[str] | None = None,
     pass_fds: Sequence[int] = (),
-    start_new_session: bool = True,
+    own_group: bool = True,
 ) -> Child:
     """Start a process that outlives this call.
 
@@ -138,7 +138,9 @@ async def spawn(
             env=env,
             cwd=cwd,
             pass_fds=pass_fds,
-            start_new_session=start_new_session,
+            # Not a session: where the kernel groups tasks by session (autogroup), each start would wait for
+            # its first turn as a newcomer.
+            process_group=0 if own_group else None,
             bufsize=0,
         )
     except OSError as error:

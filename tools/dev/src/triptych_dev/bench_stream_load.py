@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from runtime.v1 import api_pb2
@@ -36,6 +38,7 @@ class Subject:
 
     :param stub: its RuntimeService, synchronous.
     :param memory: of the process that serves the streams ("server"), and of the whole runtime ("all").
+    :param pids: the processes of the runtime, whose CPU time is counted with that of their children.
     :ivar results: measured values by name of the measurement.
     """
 
@@ -44,10 +47,15 @@ class Subject:
     sandbox: str
     container: str
     memory: Callable[[], dict[str, Memory]]
+    pids: Callable[[], list[int]]
     results: dict[str, list[float]] = field(default_factory=dict)
 
     def note(self, name: str, value: float) -> None:
         self.results.setdefault(name, []).append(value)
+
+    def cpu(self) -> float:
+        """Seconds of CPU that the runtime and what it started have used."""
+        return sum(map(_cpu, self.pids()))
 
     def exec_url(self, *command: str, stdin: bool = True) -> str:
         """Exec: the URL of a session without terminal and standard error."""
@@ -61,6 +69,7 @@ class Subject:
 
 async def setup_latency(subject: Subject, count: int) -> None:
     """From the Exec call to the first byte of `echo`, and from PortForward to the first byte back."""
+    cpu = subject.cpu()
     for _ in range(count):
         begun = time.perf_counter()
         url = await asyncio.to_thread(subject.exec_url, "echo", "x", stdin=False)
@@ -71,6 +80,8 @@ async def setup_latency(subject: Subject, count: int) -> None:
             subject.note("exec set-up ms", (time.perf_counter() - begun) * 1e3)
             await remote.status()
             subject.note("exec whole ms", (time.perf_counter() - begun) * 1e3)
+    subject.note("exec CPU ms", (subject.cpu() - cpu) * 1e3 / count)
+    for _ in range(count):
         begun = time.perf_counter()
         url = await asyncio.to_thread(subject.forward_url)
         subject.note("port-forward URL ms", (time.perf_counter() - begun) * 1e3)
@@ -92,7 +103,7 @@ async def exec_throughput(subject: Subject, streams: int, megabytes: int) -> Non
             session = client.remote_spdy(url, stdin=True, stderr=False, on_stdout=counter.take)
             remotes.append(await stack.enter_async_context(session))
         await asyncio.sleep(0.5)
-        begun = time.perf_counter()
+        begun, cpu = time.perf_counter(), subject.cpu()
         for remote in remotes:
             assert remote.stdin is not None
             await remote.stdin.write(b"\n")
@@ -100,6 +111,8 @@ async def exec_throughput(subject: Subject, streams: int, megabytes: int) -> Non
         seconds = time.perf_counter() - begun
         subject.note(f"exec, {_streams(streams)} MB/s", streams * (megabytes << 20) / _MB / seconds)
         await asyncio.gather(*(remote.status() for remote in remotes))
+        used = (subject.cpu() - cpu) * 1e9 / (streams * (megabytes << 20))
+        subject.note(f"exec, {_streams(streams)} CPU s per GB", used)
 
 
 async def stdin_throughput(subject: Subject, megabytes: int) -> None:
@@ -122,7 +135,7 @@ async def forward_throughput(subject: Subject, streams: int, megabytes: int) -> 
     """What a port pours out over `streams` connections of one session."""
     async with client.portforward_spdy(await asyncio.to_thread(subject.forward_url)) as forwarder:
         counters = [Counter(megabytes << 20) for _ in range(streams)]
-        begun = time.perf_counter()
+        begun, cpu = time.perf_counter(), subject.cpu()
         pairs = [
             await forwarder.connect(port, counter.take)
             for port, counter in zip(ZERO_PORTS, counters, strict=False)
@@ -131,6 +144,8 @@ async def forward_throughput(subject: Subject, streams: int, megabytes: int) -> 
         seconds = time.perf_counter() - begun
         received = sum(counter.received for counter in counters)
         subject.note(f"port-forward, {_streams(streams)} MB/s", received / _MB / seconds)
+        used = (subject.cpu() - cpu) * 1e9 / received
+        subject.note(f"port-forward, {_streams(streams)} CPU s per GB", used)
 
 
 async def round_trips(subject: Subject, count: int) -> None:
@@ -210,6 +225,15 @@ class Counter:
         self.received += len(data)
         if self.received >= self.goal:
             self.done.set()
+
+
+def _cpu(pid: int) -> float:
+    """CPU seconds of a process and of its children that have ended (proc(5), stat)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def _streams(number: int) -> str:

@@ -140,7 +140,9 @@ def _subjects(
         name = f"containerd {daemon.version()}"
         try:
             daemon.start()
-            yield _subject(name, daemon.socket, daemon.socket, image, cleanup, _server(daemon.memory))
+            yield _subject(
+                name, daemon.socket, daemon.socket, image, cleanup, _server(daemon.memory), _pids(daemon)
+            )
         except (StackError, grpc.RpcError) as error:
             out.print(f"{name} is left out, it cannot run a pod here: {str(error).splitlines()[0]}")
 
@@ -153,18 +155,28 @@ def _server(memory: Callable[[], Mapping[str, Memory]]) -> Callable[[], dict[str
     return read
 
 
+def _pids(daemon: Containerd) -> Callable[[], list[int]]:
+    def read() -> list[int]:
+        main = [daemon.process.popen.pid] if daemon.process is not None else []
+        return [*main, *daemon.shims()]
+
+    return read
+
+
 def _triptych(root: Path, cleanup: contextlib.ExitStack, image: str) -> Subject:
     stack = Stack(root / "stack", _NAME, "10.120.0.0/16", {"runtime": {"cgroup_driver": "cgroupfs"}})
     cleanup.callback(stack.clean)
     stack.write_configuration()
     stack.start()
 
-    def memory() -> dict[str, Memory]:
-        pids = [process.popen.pid for process in stack.processes.values()]
-        streaming = stack.processes["streaming"].popen.pid
-        return {"server": bench_memory.of_group([streaming]), "all": bench_memory.of_group(pids)}
+    def pids() -> list[int]:
+        return [process.popen.pid for process in stack.processes.values()]
 
-    return _subject(OURS, stack.socket("runtime"), stack.socket("image"), image, cleanup, memory)
+    def memory() -> dict[str, Memory]:
+        streaming = stack.processes["streaming"].popen.pid
+        return {"server": bench_memory.of_group([streaming]), "all": bench_memory.of_group(pids())}
+
+    return _subject(OURS, stack.socket("runtime"), stack.socket("image"), image, cleanup, memory, pids)
 
 
 def _subject(
@@ -174,6 +186,7 @@ def _subject(
     image: str,
     cleanup: contextlib.ExitStack,
     memory: Callable[[], dict[str, Memory]],
+    pids: Callable[[], list[int]],
 ) -> Subject:
     """Pull the image and run the pod."""
     channel = cleanup.enter_context(grpc.insecure_channel(f"unix:{runtime_socket}"))
@@ -198,7 +211,7 @@ def _subject(
         runtime.RemovePodSandbox(api_pb2.RemovePodSandboxRequest(pod_sandbox_id=sandbox), timeout=120)
 
     cleanup.callback(remove)
-    return Subject(name, runtime, sandbox, container, memory)
+    return Subject(name, runtime, sandbox, container, memory, pids)
 
 
 # Figures
