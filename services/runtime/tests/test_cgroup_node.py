@@ -181,6 +181,21 @@ async def test_pods_of_our_own(manager: CgroupManager) -> None:
     await manager.remove_pod(sandbox)
 
 
+async def test_pods_that_come_while_others_go(manager: CgroupManager) -> None:
+    """The last pod takes the directory of all pods with it, under the hands of whoever makes the next."""
+
+    async def churn(number: int) -> None:
+        for turn in range(15):
+            name = f"{number:02}{turn:02}" + secrets.token_hex(30)
+            parent = await manager.create_pod(name)
+            assert manager.resolve_parent(parent).exists()
+            await manager.remove_pod(name)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(6):
+            group.create_task(churn(number))
+
+
 async def test_adopt(manager: CgroupManager) -> None:
     sandbox = secrets.token_hex(32)
     parent = await manager.create_pod(sandbox)

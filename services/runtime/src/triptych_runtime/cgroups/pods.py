@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import posixpath
 
@@ -12,6 +13,8 @@ from triptych_runtime.cgroups import arithmetic
 from triptych_runtime.cgroups.errors import CgroupFailed
 from triptych_runtime.cgroups.handle import Cgroup, read, write
 from triptych_runtime.cgroups.layout import Layout, Mode
+
+_ATTEMPTS = 20
 
 
 def pod_limits(
@@ -48,17 +51,25 @@ def make(layout: Layout, path: str) -> Cgroup:
     made: list[str] = []
     try:
         for mount in layout.hierarchies:
-            try:
-                made += _make_below(os.fspath(mount), path, layout)
-            except FileNotFoundError:
-                # The last pod beside this one went, and took the directory of all pods with it.
-                made += _make_below(os.fspath(mount), path, layout)
+            made += _make_again(os.fspath(mount), path, layout)
     except OSError as error:
         for directory in reversed(made):
             with contextlib.suppress(OSError):
                 os.rmdir(directory)
         raise CgroupFailed(f"make cgroup {path}: {error.filename}: {error.strerror}") from error
     return cgroup
+
+
+def _make_again(mount: str, path: str, layout: Layout) -> list[str]:
+    """`_make_below`, again while other pods go: the last one takes the directory of all pods with it."""
+    for _ in range(_ATTEMPTS):
+        try:
+            return _make_below(mount, path, layout)
+        except OSError as error:
+            # ENODEV: it went between being opened and being written to.
+            if error.errno not in (errno.ENOENT, errno.ENODEV):
+                raise
+    return _make_below(mount, path, layout)
 
 
 def remove_above(layout: Layout, path: str) -> None:
