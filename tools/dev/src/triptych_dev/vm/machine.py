@@ -123,6 +123,7 @@ def _run_qemu(
 def _unpack(archive: Path, results: Path) -> None:
     try:
         with tarfile.open(archive) as tar:
-            tar.extractall(results, filter="data")
+            tar.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.2 has none
+            tar.extractall(results)
     except tarfile.ReadError:
         raise MachineFailed(f"the node left no results; its console is {results / 'console.txt'}") from None
