@@ -245,3 +245,15 @@ def test_an_address_that_is_none(start_streaming) -> None:
         daemon = start_streaming(f'[http]\nlisten = "{listen}"\ninsecure = true\n', wait=False)
         assert daemon.process.wait(20) == 1
         assert "http.listen" in daemon.log.read_text()
+
+
+async def test_the_stand_in_ends_as_its_daemon_does(start_streaming, manager) -> None:
+    notify, environment = manager
+    daemon = start_streaming("[http]\nlisten = 5\n", env=environment, wait=False)
+    assert await asyncio.to_thread(daemon.process.wait, 20) == 78
+    daemon = start_streaming(env=environment, wait=False)
+    while b"READY=1" not in await asyncio.to_thread(notify.recv, 4096):
+        continue
+    (inner,) = children(daemon.pid)
+    os.kill(inner, signal.SIGKILL)
+    assert await asyncio.to_thread(daemon.process.wait, 20) == 128 + signal.SIGKILL

@@ -150,6 +150,11 @@ class _Workspace:
                 return str(entry["msg"]).strip()
         return ""
 
+    def kill_started(self) -> None:
+        """End the process after a failure that came when it had begun; it is our child, so its pid holds."""
+        with contextlib.suppress(OSError, ValueError):
+            os.kill(int(self.pid_file.read_text()), signal.SIGKILL)
+
     def close(self) -> None:
         if self.console is not None:
             self.console.close()
@@ -217,6 +222,9 @@ async def start_exec(session: ExecSession, directory: Path, *, deadline: float) 
             with span("runtime exec", container=session.target.container_id):
                 await _run_runtime(session, workspace, stdio, deadline)
             return _adopt(session, workspace, stdio)
+        except BaseException:
+            workspace.kill_started()
+            raise
         finally:
             workspace.close()
     except BaseException:
