@@ -23,6 +23,7 @@ from triptych_linux import mounts
 DAEMONS = ("image", "runtime", "streaming")
 _START = 20.0
 _STOP = 30.0
+_YOUNG = 60.0
 
 
 class StackError(Exception):
@@ -318,13 +319,18 @@ def _channel(path: str) -> grpc.Channel:
 
 
 def remove_cgroups() -> None:
-    """Remove empty cgroups that daemons made for themselves; one in use stays."""
+    """Remove empty cgroups that daemons made for themselves; one in use stays.
+
+    So does a young one below the top: it may be that of another stack's pod, which is not in use yet.
+    """
     for hierarchy in (Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").iterdir()):
         for name in ("triptych", "triptych-monitors"):
+            top = os.fspath(hierarchy / name)
             # Others may remove theirs meanwhile: what is gone is passed over.
-            for directory, _, _ in os.walk(hierarchy / name, topdown=False):
+            for directory, _, _ in os.walk(top, topdown=False):
                 with contextlib.suppress(OSError):
-                    os.rmdir(directory)
+                    if directory == top or time.time() - os.stat(directory).st_mtime > _YOUNG:
+                        os.rmdir(directory)
 
 
 def pss(pids: list[int]) -> int:
