@@ -53,6 +53,7 @@ def _request(data: bytes) -> None:
 
 def _remote(choice: int, data: bytes) -> None:
     names = list(WEBSOCKET_REMOTE)
+    command: SpdyRemoteCommand | WebSocketRemoteCommand
     if choice % 2:
         command = SpdyRemoteCommand(STREAMS, Version(choice % 4 + 1), "x")
     else:
@@ -75,6 +76,7 @@ def _remote(choice: int, data: bytes) -> None:
 
 
 def _forward(choice: int, data: bytes) -> None:
+    forward: SpdyPortForward | TunnelPortForward | WebSocketPortForward
     match choice % 3:
         case 0:
             forward = SpdyPortForward(streams=16)
