@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc
-from runtime.v1 import api_pb2_grpc
 from triptych_service import Daemon, connect, memory
 
 from triptych_runtime import apparmor, clock, recovery
@@ -28,7 +27,7 @@ from triptych_runtime.ociruntime import HandlerConfig, Handlers, ProbeCache
 from triptych_runtime.readiness import Readiness
 from triptych_runtime.rpc.image_forward import SERVICE as IMAGE_SERVICE
 from triptych_runtime.rpc.image_forward import ImageForwarder
-from triptych_runtime.rpc.service import ENDLESS, SERVICE, RuntimeService
+from triptych_runtime.rpc.service import ENDLESS, SERVICE, add_to_server
 from triptych_runtime.settings import Settings
 from triptych_runtime.spec import HostFacts
 from triptych_runtime.stats import StatsCollector
@@ -54,7 +53,7 @@ async def start(daemon: Daemon[Settings]) -> AsyncIterator[None]:
     streaming = connect(settings.streaming_socket)
     node = await _node(daemon, images, streaming)
     ready = Readiness()
-    api_pb2_grpc.add_RuntimeServiceServicer_to_server(RuntimeService(node, ready), daemon.server)
+    add_to_server(daemon.server, node, ready)
     daemon.add_service_name(SERVICE, endless=ENDLESS)
     daemon.server.add_generic_rpc_handlers((ImageForwarder(images, settings.image_socket),))
     daemon.add_service_name(IMAGE_SERVICE)

@@ -25,7 +25,13 @@ from triptych_runtime.settings import Settings
 from triptych_runtime.spec import HostFacts
 from triptych_runtime.stats import StatsCollector
 from triptych_runtime.store import Database, State
-from triptych_runtime.view import container_message, container_status, sandbox_message, sandbox_status
+from triptych_runtime.view import (
+    container_message,
+    container_status,
+    list_entry,
+    sandbox_message,
+    sandbox_status,
+)
 from triptych_runtime.view.cache import MessageCache
 
 
@@ -107,11 +113,11 @@ class Node:
     exit_waits: Waits[ContainerRecord] = field(default_factory=Waits)
     stop_deadlines: dict[str, float] = field(default_factory=dict)
     stop_changes: Waits[None] = field(default_factory=Waits)
-    sandbox_messages: MessageCache[SandboxRecord, api_pb2.PodSandbox] = field(
-        default_factory=lambda: MessageCache(sandbox_message)
+    sandbox_entries: MessageCache[SandboxRecord, bytes] = field(
+        default_factory=lambda: MessageCache(lambda record: list_entry(sandbox_message(record)))
     )
-    container_messages: MessageCache[ContainerRecord, api_pb2.Container] = field(
-        default_factory=lambda: MessageCache(container_message)
+    container_entries: MessageCache[ContainerRecord, bytes] = field(
+        default_factory=lambda: MessageCache(lambda record: list_entry(container_message(record)))
     )
     sandbox_statuses: MessageCache[SandboxRecord, api_pb2.PodSandboxStatus] = field(
         default_factory=lambda: MessageCache(sandbox_status)
@@ -123,8 +129,8 @@ class Node:
     def forget(self, identity: str) -> None:
         """Drop what is kept in memory of a sandbox or container that was removed."""
         for cache in (
-            self.sandbox_messages,
-            self.container_messages,
+            self.sandbox_entries,
+            self.container_entries,
             self.sandbox_statuses,
             self.container_statuses,
         ):

@@ -1,4 +1,7 @@
-"""RuntimeService bound to gRPC: each method calls the module of its name, once the daemon is ready."""
+"""RuntimeService bound to gRPC: each method calls the module of its name, once the daemon is ready.
+
+`lists` serves ListContainers, ListPodSandbox and their streams beside it.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,13 @@ from runtime.v1 import api_pb2, api_pb2_grpc
 
 from triptych_runtime.node import Node
 from triptych_runtime.readiness import Readiness
-from triptych_runtime.rpc import stats
+from triptych_runtime.rpc import lists, stats
 from triptych_runtime.rpc.attach import attach
 from triptych_runtime.rpc.container_status import container_status
 from triptych_runtime.rpc.create_container import create_container
 from triptych_runtime.rpc.exec import exec_
 from triptych_runtime.rpc.exec_sync import exec_sync
 from triptych_runtime.rpc.get_container_events import get_container_events
-from triptych_runtime.rpc.list_containers import list_containers, stream_containers
-from triptych_runtime.rpc.list_pod_sandbox import list_pod_sandbox, stream_pod_sandboxes
 from triptych_runtime.rpc.pod_sandbox_status import pod_sandbox_status
 from triptych_runtime.rpc.port_forward import port_forward
 from triptych_runtime.rpc.remove_container import remove_container
@@ -37,6 +38,13 @@ SERVICE = "runtime.v1.RuntimeService"
 ENDLESS = ("GetContainerEvents",)
 
 Context = grpc.aio.ServicerContext[object, object]
+
+
+def add_to_server(server: grpc.aio.Server, node: Node, ready: Readiness) -> None:
+    """Serve the whole of RuntimeService."""
+    servicer = RuntimeService(node, ready)  # type: ignore[abstract]  # the lists take their place below
+    api_pb2_grpc.add_RuntimeServiceServicer_to_server(servicer, server)
+    server.add_registered_method_handlers(SERVICE, lists.handlers(node, ready))
 
 
 class RuntimeService(api_pb2_grpc.RuntimeServiceServicer):
@@ -77,19 +85,6 @@ class RuntimeService(api_pb2_grpc.RuntimeServiceServicer):
         await self._ready.loaded()
         return await pod_sandbox_status(self._node, request)
 
-    async def ListPodSandbox(
-        self, request: api_pb2.ListPodSandboxRequest, context: Context
-    ) -> api_pb2.ListPodSandboxResponse:
-        await self._ready.loaded()
-        return list_pod_sandbox(self._node, request)
-
-    async def StreamPodSandboxes(
-        self, request: api_pb2.StreamPodSandboxesRequest, context: Context
-    ) -> AsyncIterator[api_pb2.StreamPodSandboxesResponse]:
-        await self._ready.loaded()
-        async for answer in stream_pod_sandboxes(self._node, request):
-            yield answer
-
     async def CreateContainer(
         self, request: api_pb2.CreateContainerRequest, context: Context
     ) -> api_pb2.CreateContainerResponse:
@@ -113,19 +108,6 @@ class RuntimeService(api_pb2_grpc.RuntimeServiceServicer):
     ) -> api_pb2.RemoveContainerResponse:
         await self._ready.reconciled()
         return await remove_container(self._node, request)
-
-    async def ListContainers(
-        self, request: api_pb2.ListContainersRequest, context: Context
-    ) -> api_pb2.ListContainersResponse:
-        await self._ready.loaded()
-        return list_containers(self._node, request)
-
-    async def StreamContainers(
-        self, request: api_pb2.StreamContainersRequest, context: Context
-    ) -> AsyncIterator[api_pb2.StreamContainersResponse]:
-        await self._ready.loaded()
-        async for answer in stream_containers(self._node, request):
-            yield answer
 
     async def ContainerStatus(
         self, request: api_pb2.ContainerStatusRequest, context: Context

@@ -1,4 +1,4 @@
-"""List entries are built once a change, not once a list: a list of 1,000 then is a copy in C."""
+"""Statuses and list entries are built once a change, not once a call."""
 
 from __future__ import annotations
 
