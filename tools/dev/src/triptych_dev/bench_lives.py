@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,7 @@ class Peer:
 
     :param image: reference of its containers' image, pulled.
     :param logs: directory of its pods' logs.
+    :param daemon: what the daemon is; peers that differ in the OCI runtime only have the same.
     :param memory: what it costs the node now, by part; the part "all" is the whole.
     """
 
@@ -36,6 +37,7 @@ class Peer:
     socket: str
     image: str
     logs: Path
+    daemon: str
     memory: Callable[[], Mapping[str, Memory]]
     timings: Timings = field(default_factory=dict)
 
@@ -151,9 +153,10 @@ STEPS: Mapping[str, Callable[[Life], object]] = {
 """A life, in order."""
 
 SUMS: Mapping[str, Sequence[str]] = {
-    "Create + Start": ("CreateContainer", "StartContainer"),
-    "pod up (Run, Create, Start)": ("RunPodSandbox", "CreateContainer", "StartContainer"),
-    "pod down (Stop, Remove of both)": (
+    "Create + Start container": ("CreateContainer", "StartContainer"),
+    "Stop + Remove container": ("StopContainer", "RemoveContainer"),
+    "all of a start": ("RunPodSandbox", "CreateContainer", "StartContainer"),
+    "all of an end": (
         "StopContainer",
         "RemoveContainer",
         "StopPodSandbox",
@@ -223,20 +226,16 @@ class Held:
         work = [(self._lives[i % len(self._lives)], f"filler-{i}") for i in range(count)]
         list(self._pool.map(lambda item: _filler(*item), work))
 
-    def time(self, label: str, name: str, request: Any, rounds: int) -> None:
-        """Call an RPC some times; one that the peer does not have is left out."""
-        call = getattr(self._stub, name)
-        spent = []
-        for _ in range(rounds):
-            begun = time.perf_counter()
-            try:
-                call(request, timeout=_DEADLINE)
-            except grpc.RpcError as error:
-                if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-                    return
-                raise
-            spent.append((time.perf_counter() - begun) * 1000)
-        self._peer.note(label, 1, spent)
+    def time(self, label: str, name: str, request: Any) -> None:
+        """Call an RPC; one that the peer does not have is left out."""
+        begun = time.perf_counter()
+        try:
+            getattr(self._stub, name)(request, timeout=_DEADLINE)
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                return
+            raise
+        self._peer.note(label, 1, [(time.perf_counter() - begun) * 1000])
 
     def first(self) -> Life:
         return self._lives[0]
@@ -255,21 +254,40 @@ def _filler(life: Life, name: str) -> None:
     life.stub.CreateContainer(request, timeout=_DEADLINE)
 
 
-def lists(peer: Peer, pods: int, containers: int, rounds: int) -> Mapping[str, Memory]:
-    """Stats, lists and statuses with `pods` running and `containers` in all; gives the memory at `pods`."""
-    with Held(peer, pods, "held") as held:
+def lists(
+    peers: Sequence[Peer], pods: int, containers: int, rounds: int
+) -> Mapping[str, Mapping[str, Memory]]:
+    """Stats, lists and statuses with `pods` running at each peer and `containers` in all, turn by turn.
+
+    :returns: what each peer costs the node with `pods` running.
+    """
+    with contextlib.ExitStack() as stack:
+        helds = {peer.name: stack.enter_context(Held(peer, pods, "held")) for peer in peers}
         time.sleep(1)
-        memory = peer.memory()
-        stats, rest = api_pb2.ListContainerStatsRequest(), api_pb2.ListPodSandboxStatsRequest()
-        held.time(f"ListContainerStats of {pods}", "ListContainerStats", stats, rounds)
-        held.time(f"ListPodSandboxStats of {pods}", "ListPodSandboxStats", rest, rounds)
-        held.time(f"ListPodSandbox of {pods}", "ListPodSandbox", api_pb2.ListPodSandboxRequest(), rounds)
-        held.fill(max(containers - pods, 0))
-        listing = api_pb2.ListContainersRequest()
-        held.time(f"ListContainers of {containers}", "ListContainers", listing, rounds)
-        one = api_pb2.ContainerStatusRequest(container_id=held.first().container)
-        held.time(f"ContainerStatus among {containers}", "ContainerStatus", one, rounds)
+        memory = {peer.name: peer.memory() for peer in peers}
+        _in_turns(helds.values(), rounds, lambda held: _time_running(held, pods))
+        for held in helds.values():
+            held.fill(max(containers - pods, 0))
+        _in_turns(helds.values(), rounds, lambda held: _time_lists(held, containers))
     return memory
+
+
+def _in_turns(helds: Iterable[Held], rounds: int, measure: Callable[[Held], None]) -> None:
+    for _ in range(rounds):
+        for held in helds:
+            measure(held)
+
+
+def _time_running(held: Held, pods: int) -> None:
+    held.time(f"ListContainerStats of {pods}", "ListContainerStats", api_pb2.ListContainerStatsRequest())
+    held.time(f"ListPodSandboxStats of {pods}", "ListPodSandboxStats", api_pb2.ListPodSandboxStatsRequest())
+    held.time(f"ListPodSandbox of {pods}", "ListPodSandbox", api_pb2.ListPodSandboxRequest())
+
+
+def _time_lists(held: Held, containers: int) -> None:
+    one = api_pb2.ContainerStatusRequest(container_id=held.first().container)
+    held.time(f"ListContainers of {containers}", "ListContainers", api_pb2.ListContainersRequest())
+    held.time(f"ContainerStatus among {containers}", "ContainerStatus", one)
 
 
 def memory_at(peer: Peer, pods: int) -> Mapping[str, Memory]:

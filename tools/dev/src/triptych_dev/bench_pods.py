@@ -11,6 +11,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,12 +65,13 @@ class Run:
     console: Console
     root: Path
     registry: Registry
+    begun: float = field(default_factory=time.monotonic)
     peers: list[Peer] = field(default_factory=list)
     floor: Floor | None = None
     memory: dict[str, dict[str, dict[str, dict[str, float]]]] = field(default_factory=dict)
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False)
+        self.console.print(f"{time.monotonic() - self.begun:5.0f} s  {text}", highlight=False)
 
 
 @click.command()
@@ -177,7 +179,7 @@ def _start_triptych(run: Run, cleanup: contextlib.ExitStack, image: str) -> Peer
         }
 
     run.say("triptych: three daemons, crun")
-    return Peer(OURS, stack.socket("runtime"), image, run.root / "logs/triptych", memory)
+    return Peer(OURS, stack.socket("runtime"), image, run.root / "logs/triptych", OURS, memory)
 
 
 def _start_containerd(
@@ -196,7 +198,7 @@ def _start_containerd(
     network = conflist(run.plan.network, f"bench{index}", f"tribenchc{index}", subnet, root / "ipam")
     daemon = Containerd(root, program, runtime, pause, network)
     cleanup.callback(daemon.stop)
-    peer = Peer(name, daemon.socket, image, run.root / f"logs/{index}", daemon.memory)
+    peer = Peer(name, daemon.socket, image, run.root / f"logs/{index}", program, daemon.memory)
     try:
         daemon.start()
         with grpc.insecure_channel(f"unix:{daemon.socket}") as channel:
@@ -237,12 +239,15 @@ def _measure(run: Run) -> None:
             if run.floor is not None:
                 for again in range(plan.singles if parallel == 1 else 1):
                     run.floor.lives(parallel, f"r{turn}-{parallel}-{again}")
-    for peer in run.peers if plan.containers else ():
-        run.say(f"lists of {plan.containers} containers, memory at {plan.pods} pods: {peer.name}")
-        _note_memory(run, peer, plan.pods, lists(peer, plan.pods, plan.containers, plan.rounds * 5))
+    if plan.containers:
+        run.say(f"memory at {plan.pods} pods, lists of {plan.containers} containers")
+        # What a list takes does not depend on the OCI runtime.
+        peers = list({peer.daemon: peer for peer in reversed(run.peers)}.values())[::-1]
+        for name, found in lists(peers, plan.pods, plan.containers, plan.rounds * 10).items():
+            _note_memory(run, name, plan.pods, found)
     for peer in run.peers if plan.many else ():
         run.say(f"memory at {plan.many} pods: {peer.name}")
-        _note_memory(run, peer, plan.many, memory_at(peer, plan.many))
+        _note_memory(run, peer.name, plan.many, memory_at(peer, plan.many))
 
 
 def _rotated(peers: Sequence[Peer], turn: int) -> list[Peer]:
@@ -251,12 +256,12 @@ def _rotated(peers: Sequence[Peer], turn: int) -> list[Peer]:
     return [*peers[begin:], *peers[:begin]]
 
 
-def _note_memory(run: Run, peer: Peer, pods: int, found: Mapping[str, Memory]) -> None:
+def _note_memory(run: Run, peer: str, pods: int, found: Mapping[str, Memory]) -> None:
     cell = {
         part: {"pss_mb": round(memory.pss / 1e6, 1), "alone_mb": round(memory.alone / 1e6, 1)}
         for part, memory in found.items()
     }
-    run.memory.setdefault(str(pods), {})[peer.name] = cell
+    run.memory.setdefault(str(pods), {})[peer] = cell
 
 
 def _report(run: Run, machine: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import signal
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -67,6 +68,8 @@ def finish(bench: str, machine: Mapping[str, Any], results: Any, ratios: Any) ->
 
 def run(command: click.Command) -> NoReturn:
     """Run a benchmark as a program of its own: 0, 1 when something failed, 2 for wrong arguments."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(1))  # by way of every cleanup
     try:
         command.main(standalone_mode=False)
     except (TriptychError, StackError) as error:
