@@ -26,7 +26,8 @@ from runtime.v1 import api_pb2_grpc
 from triptych.image.v1 import image_pb2_grpc
 from triptych.rootfs.v1 import rootfs_pb2_grpc
 from triptych_image.store import Paths, Store
-from triptych_image.unpack.pool import LayerLimits, Unpacked, UnpackWorkers
+from triptych_image.unpack.pool import LayerLimits, UnpackWorkers
+from triptych_image.unpack.reports import Unpacked
 
 
 class TarWriter:

@@ -24,10 +24,6 @@ class ImageNotFound(NotFound):
     """No image of that name or ID."""
 
 
-class ImageInUse(FailedPrecondition):
-    """Containers use the image."""
-
-
 class AmbiguousImage(InvalidArgument):
     """A short ID that several images begin with."""
 

@@ -13,7 +13,7 @@ import sys
 import atheris
 
 with atheris.instrument_imports(include=["triptych_image.unpack"]):
-    from triptych_image.unpack.worker import apply, source
+    from triptych_image.unpack.worker import names, source
     from triptych_image.unpack.worker.archive import Archive
     from triptych_image.unpack.worker.errors import Refused
     from triptych_image.unpack.worker.limits import Limits
@@ -46,8 +46,8 @@ def one(data: bytes) -> None:
     try:
         archive = Archive(source.chunks(_Memory(data)), NoTape(), Limits(bytes=_MOST, entries=1000))
         for entry in archive.members():
-            apply.clean(entry.name)
-            apply.clean(entry.link)
+            names.clean(entry.name)
+            names.clean(entry.link)
             total = sum(len(part) for part in archive.payload(entry.size))
             assert total == entry.size >= 0
             for offset, length in entry.segments or ():

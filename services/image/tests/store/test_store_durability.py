@@ -56,5 +56,4 @@ async def test_a_failed_sync_is_no_sync(tmp_path: Path, monkeypatch: pytest.Monk
 async def test_it_really_syncs(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"x")
     await SyncGate(tmp_path).sync()
-    durability.sync_directory(tmp_path)
     assert len(durability.boot_id()) == 36

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from triptych_oci import Digest
 
 from triptych_image.layers import implied
-from triptych_image.store import LayerRecord, Store, layer_key
-from triptych_image.store.store import Hold
+from triptych_image.store import Hold, LayerRecord, Store, layer_key
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,8 @@ from triptych_image.pull.source import BlobSource
 from triptych_image.registry import SinkClosed
 from triptych_image.settings import Settings
 from triptych_image.store import LayerRecord, Store, layer_key
-from triptych_image.unpack.pool import LayerJob, LayerLimits, Unpacked, UnpackWorkers
+from triptych_image.unpack.pool import LayerLimits, UnpackWorkers
+from triptych_image.unpack.reports import LayerJob, Unpacked
 
 log = logging.getLogger(__name__)
 

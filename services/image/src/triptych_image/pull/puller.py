@@ -32,8 +32,7 @@ from triptych_image.pull.progress import LayerProgress, PullBoard, PullRecord, S
 from triptych_image.pull.source import BlobSource, RegistrySource
 from triptych_image.registry import Credentials, RegistryClient, Repository, Selected
 from triptych_image.settings import Settings
-from triptych_image.store import ImageKind, ImageRecord, NameRecord, Store
-from triptych_image.store.store import Hold
+from triptych_image.store import Hold, ImageKind, ImageRecord, NameRecord, Store
 from triptych_image.unpack.pool import UnpackWorkers
 
 log = logging.getLogger(__name__)

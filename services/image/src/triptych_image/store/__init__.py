@@ -1,5 +1,6 @@
 """What is stored: blobs, unpacked layers, images, their names, and who uses them."""
 
+from triptych_image.store.holds import Hold
 from triptych_image.store.paths import Paths, layer_key
 from triptych_image.store.records import (
     ImageKind,
@@ -13,6 +14,7 @@ from triptych_image.store.records import (
 from triptych_image.store.store import Store, disk_error
 
 __all__ = [
+    "Hold",
     "ImageKind",
     "ImageRecord",
     "LayerRecord",

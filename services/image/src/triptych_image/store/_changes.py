@@ -58,12 +58,6 @@ def without_images(old: Snapshot, images: set[str], layers: set[str]) -> Snapsho
     )
 
 
-def without_names(old: Snapshot, names: set[str]) -> Snapshot:
-    """Without names."""
-    left = {key: value for key, value in old.names.items() if key not in names}
-    return complete(old.images, left, old.layers, old.rootfs)
-
-
 def with_rootfs(old: Snapshot, rootfs: RootfsRecord) -> Snapshot:
     """With a root filesystem added; nothing else changes, so nothing is summed up again."""
     return replace(old, rootfs={**old.rootfs, rootfs.key: rootfs})

@@ -138,7 +138,3 @@ class Snapshot:
         """Bytes on disk that an image takes, shared layers included."""
         layers = self.layers
         return image.blob_bytes + sum(layers[key].size for key in set(image.layers) if key in layers)
-
-    def in_use(self, image_id: str) -> bool:
-        """Whether a root filesystem or volume of the image exists."""
-        return any(record.image_id == image_id for record in self.rootfs.values())

@@ -19,7 +19,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Self
 
 from triptych_oci import Digest
 
@@ -28,6 +27,7 @@ from triptych_image.faults import point
 from triptych_image.store import _changes, _recovery, _rows
 from triptych_image.store._database import Database, DatabaseBroken, transaction
 from triptych_image.store.durability import SyncGate, boot_id
+from triptych_image.store.holds import Hold
 from triptych_image.store.paths import Paths
 from triptych_image.store.records import ImageRecord, LayerRecord, NameRecord, RootfsRecord, Snapshot
 
@@ -386,44 +386,6 @@ class Store:
     def free_bytes(self) -> int:
         """What the file system of the store has left for the daemon."""
         return shutil.disk_usage(self.paths.root).free
-
-
-class Hold:
-    """Claims on layers and blobs; use as a context manager.
-
-    A claim is taken in the database's thread, so that no removal runs between looking and claiming.
-    """
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._layers: list[str] = []
-        self._blobs: list[Digest] = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._store.release(self._layers, self._blobs)
-        self._layers, self._blobs = [], []
-
-    async def layers(self, keys: Iterable[str]) -> set[str]:
-        """Claim layers, whether they are there or come later; returns those there."""
-        wanted = list(keys)
-        self._layers += wanted
-        return await self._store.claim_layers(wanted)
-
-    async def blobs(self, blobs: Mapping[Digest, bytes], expected: Iterable[Digest] = ()) -> None:
-        """Write small blobs and claim them; they stay if an image that names them is committed.
-
-        :param expected: claimed too; somebody else writes them.
-        :raises DiskFull: when the disk does not take them.
-        """
-        for digest, data in blobs.items():
-            if not digest.matches(data):
-                raise ValueError(f"the bytes of blob {digest} have another digest")
-        claimed = [*blobs, *expected]
-        self._blobs += claimed
-        await self._store.write_blobs(claimed, blobs)
 
 
 def disk_error(error: OSError, step: str) -> DiskFull | StoreUnusable:

@@ -13,13 +13,11 @@ import stat
 from triptych_image.unpack.worker.archive import Archive
 from triptych_image.unpack.worker.errors import Refused, limit, malformed, refused_by_kernel, show
 from triptych_image.unpack.worker.header import Entry
-from triptych_image.unpack.worker.limits import DEPTH_MAX, LISTED_MAX, PATH_MAX, Limits
+from triptych_image.unpack.worker.limits import LISTED_MAX, PATH_MAX, Limits
+from triptych_image.unpack.worker.names import META, OPAQUE, WHITEOUT, clean, in_meta
 from triptych_image.unpack.worker.tape import NoTape, TapeWriter
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_WHITEOUT = b".wh."
-_OPAQUE = b".wh..wh..opq"
-_META = b".wh..wh."
 _DEVICES = {b"3": stat.S_IFCHR, b"4": stat.S_IFBLK, b"6": stat.S_IFIFO}
 _SPECIAL = 0o7000
 _BLOCK = 4096
@@ -81,9 +79,9 @@ class Applier:
         path = clean(entry.name)
         base = path[path.rfind(b"/") + 1 :]
         kind = entry.kind
-        if _WHITEOUT in path and (base.startswith(_WHITEOUT) or _in_meta(path)):
+        if WHITEOUT in path and (base.startswith(WHITEOUT) or in_meta(path)):
             self._skip(entry)
-            if not _in_meta(path[: -len(base)]):
+            if not in_meta(path[: -len(base)]):
                 self._whiteout(path, base)
         elif kind == b"0":
             self._file(entry, path)
@@ -189,7 +187,7 @@ class Applier:
         target = clean(entry.link)
         if target == path or not target:
             raise malformed(f"a hard link to {show(entry.link)}")
-        if target[target.rfind(b"/") + 1 :].startswith(_WHITEOUT):
+        if target[target.rfind(b"/") + 1 :].startswith(WHITEOUT):
             raise malformed("a hard link to a whiteout")
         # Before room is made, so that a link to something below itself removes nothing.
         found = os.lstat(target)
@@ -224,13 +222,13 @@ class Applier:
 
     def _whiteout(self, path: bytes, base: bytes) -> None:
         parent = path[: -len(base)].rstrip(b"/")
-        if base == _OPAQUE:
+        if base == OPAQUE:
             self._ensure_directory(parent)
             self._list(self.opaque, parent)
             return
-        if base.startswith(_META):
+        if base.startswith(META):
             return  # AUFS's own records, no part of the image
-        name = base[len(_WHITEOUT) :]
+        name = base[len(WHITEOUT) :]
         if name in (b"", b".", b".."):
             raise malformed("a whiteout of no name")
         path = parent + b"/" + name if parent else name
@@ -351,28 +349,5 @@ def _write(fd: int, data: memoryview) -> None:
         data = data[os.write(fd, data) :]
 
 
-def _in_meta(path: bytes) -> bool:
-    """Whether a path lies in a directory of AUFS's own records."""
-    return path.startswith(_META) or b"/" + _META in path
-
-
 def _is_whiteout(found: os.stat_result) -> bool:
     return stat.S_ISCHR(found.st_mode) and found.st_rdev == 0
-
-
-def clean(name: bytes) -> bytes:
-    """A member name as a relative path, `b""` for the root.
-
-    A leading slash is dropped as by every other implementation; `..` is refused, whatever it leads to.
-
-    :raises Refused: for a name that is too long, too deep or has a `..` component.
-    """
-    if len(name) > PATH_MAX:
-        raise limit(f"{show(name)}: the name is longer than {PATH_MAX} bytes")
-    parts = name.split(b"/")
-    if b".." in parts:
-        raise malformed(f"{show(name)}: a name with .. leads out of the layer")
-    kept = [part for part in parts if part and part != b"."]
-    if len(kept) > DEPTH_MAX:
-        raise limit(f"{show(name)}: more than {DEPTH_MAX} directories deep")
-    return b"/".join(kept)

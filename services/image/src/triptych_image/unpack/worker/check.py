@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import stat
 
-from triptych_image.unpack.worker.apply import clean
 from triptych_image.unpack.worker.archive import Archive
 from triptych_image.unpack.worker.errors import show
 from triptych_image.unpack.worker.header import Entry
+from triptych_image.unpack.worker.names import OPAQUE, WHITEOUT, clean, in_meta
 
 _PROBLEMS_MAX = 20
 _TYPES = {
@@ -49,9 +49,9 @@ class Checker:
     def _expect(self, entry: Entry) -> None:
         path = clean(entry.name)
         base = path[path.rfind(b"/") + 1 :]
-        if base == b".wh..wh..opq":
+        if base == OPAQUE:
             self.opaque.add(path[: -len(base)].rstrip(b"/"))
-        elif base.startswith(b".wh.") or b"/.wh..wh." in b"/" + path:
+        elif base.startswith(WHITEOUT) or in_meta(path):
             return
         elif entry.kind in _TYPES:
             size = entry.real_size if entry.segments is not None else entry.size
