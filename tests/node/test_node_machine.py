@@ -29,7 +29,7 @@ CACHE = CHECKOUT_ROOT / ".dev/node"
 PYTEST = ".venv/bin/python -m pytest -p no:cacheprovider --timeout 900"
 
 SUITE = f"""\
-export PYTHONDONTWRITEBYTECODE=1
+export TRIPTYCH_PATIENCE=10
 # Builds need a package index, and the node has no network.
 {PYTEST} -v -m "integration and not node" --ignore=tools/dev/tests --durations=30 \\
     --junit-xml="$RESULTS/junit.xml" 2>&1 | tee "$RESULTS/pytest.txt"
@@ -37,7 +37,7 @@ exit ${{PIPESTATUS[0]}}
 """
 
 LIFE = f"""\
-export PYTHONDONTWRITEBYTECODE=1 TRIPTYCH_NODE_INSIDE=1
+export TRIPTYCH_NODE_INSIDE=1
 inside() {{ {PYTEST} -v "tests/node/inside/$1.py" --junit-xml="$RESULTS/$1.xml" || exit 1; }}
 case $STAGE in
 0)

@@ -21,8 +21,10 @@ from runtime.v1 import api_pb2_grpc
 from triptych_linux import mounts
 
 DAEMONS = ("image", "runtime", "streaming")
-_START = 20.0
-_STOP = 30.0
+# On an emulated machine everything takes a multiple of its time.
+_PATIENCE = float(os.environ.get("TRIPTYCH_PATIENCE", "1"))
+_START = 20.0 * _PATIENCE
+_STOP = 30.0 * _PATIENCE
 _YOUNG = 60.0
 
 
