@@ -11,7 +11,7 @@ from triptych_runtime.clients.calls import call
 
 _DAEMON = "triptych-image"
 _DEADLINE = 60.0
-_REMOVE_DEADLINE = 20.0
+_REMOVE_DEADLINE = 5.0
 
 
 class ImageClient:
