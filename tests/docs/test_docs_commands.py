@@ -232,6 +232,4 @@ def test_configuration_that_is_shown_is_valid(tmp_path: Path) -> None:
 def test_links_lead_somewhere() -> None:
     for page in (ROOT / "docs").glob("*.md"):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
-            if Path(target).name in {"streaming.md", "performance.md"}:
-                continue
             assert (page.parent / target).exists(), f"{page.name}: {target}"
