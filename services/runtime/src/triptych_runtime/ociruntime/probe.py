@@ -68,7 +68,11 @@ def _write_bundle(scratch: Path, binary: str, cgroups_path: str) -> Path:
         "ociVersion": "1.0.2",
         "process": {"args": ["/init", "true"], "cwd": "/", "user": {"uid": 0, "gid": 0}, "env": []},
         "root": {"path": "rootfs"},
-        "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            # systemd mounts /run nodev: the runtime's own devices would not open on the bundle.
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
+        ],
         "linux": {
             "namespaces": [{"type": kind} for kind in ("pid", "mount", "ipc", "uts", "network")],
             "cgroupsPath": cgroups_path,
