@@ -116,6 +116,7 @@ class Containerd:
         images, runtime = 'plugins."io.containerd.cri.v1.images"', 'plugins."io.containerd.cri.v1.runtime"'
         return (
             self._head(3) + '[plugins."io.containerd.nri.v1.nri"]\ndisable = true\n'
+            f'socket_path = "{self.state}/nri.sock"\n'
             f'[{images}.pinned_images]\nsandbox = "{self.pause}"\n'
             '[plugins."io.containerd.grpc.v1.cri"]\nstream_server_address = "127.0.0.1"\n'
             f'stream_server_port = "{free_port()}"\n'
@@ -129,7 +130,8 @@ class Containerd:
         with grpc.insecure_channel(f"unix:{self.socket}") as channel, contextlib.suppress(grpc.RpcError):
             stub = api_pb2_grpc.RuntimeServiceStub(channel)
             status = stub.Status(api_pb2.StatusRequest(), timeout=2).status
-            return bool(status.conditions) and all(condition.status for condition in status.conditions)
+            ready = {condition.type for condition in status.conditions if condition.status}
+            return {"RuntimeReady", "NetworkReady"} <= ready
         return False
 
     def shims(self) -> list[int]:

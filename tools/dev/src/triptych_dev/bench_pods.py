@@ -206,8 +206,8 @@ def _start_containerd(
         with Held(peer, 1, "trial"):
             run.say(name)
     except (StackError, grpc.RpcError) as error:
-        reason = error.details() if isinstance(error, grpc.RpcError) else str(error)
-        run.say(f"{name}: left out, it cannot run a pod here: {reason}")
+        reason = str(error.details() if isinstance(error, grpc.RpcError) else error).splitlines()
+        run.say(f"{name}: left out, it cannot run a pod here: {' ... '.join([reason[0], *reason[-1:]])}")
         daemon.stop()
         return None
     return peer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -36,4 +37,7 @@ def bench(program: Path, arguments: tuple[str, ...]) -> int:
 
     Its last line is one JSON object: {"bench": NAME, "host": ..., "results": ..., "ratios": ...}.
     """
-    return subprocess.run([sys.executable, str(program), *arguments], cwd=CHECKOUT_ROOT).returncode
+    child = subprocess.Popen([sys.executable, str(program), *arguments], cwd=CHECKOUT_ROOT)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal tells the benchmark too, which cleans up
+    signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+    return child.wait()
