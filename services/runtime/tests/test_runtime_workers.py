@@ -33,9 +33,15 @@ def test_results_and_errors_reach_the_caller(workers: Workers) -> None:
 
 
 def test_one_thread_does_what_comes_one_after_another(workers: Workers) -> None:
-    seen = {workers.submit(threading.get_ident).result(5) for _ in range(50)}
-    assert len(seen) <= 2  # the result may be there a moment before its thread is idle again
-    assert workers.alive <= 2
+    seen = set()
+    for _ in range(50):
+        seen.add(workers.submit(threading.get_ident).result(5))
+        # The result may be there a moment before its thread is idle again.
+        end = time.monotonic() + 5
+        while not workers._idle and time.monotonic() < end:
+            time.sleep(0.001)
+    assert len(seen) == 1
+    assert workers.alive == 1
 
 
 def test_work_beyond_the_maximum_waits_and_is_all_done(workers: Workers) -> None:

@@ -63,15 +63,17 @@ def _write_bundle(scratch: Path, binary: str, cgroups_path: str) -> Path:
     root = bundle / "rootfs"
     for name in ("proc", "dev"):
         (root / name).mkdir(parents=True)
-    shutil.copy(binary, root / "init")
+    (root / "init").touch()
     document = {
         "ociVersion": "1.0.2",
         "process": {"args": ["/init", "true"], "cwd": "/", "user": {"uid": 0, "gid": 0}, "env": []},
         "root": {"path": "rootfs"},
         "mounts": [
             {"destination": "/proc", "type": "proc", "source": "proc"},
-            # systemd mounts /run nodev: the runtime's own devices would not open on the bundle.
+            # /run is nodev under systemd, and noexec after Debian's initramfs: neither the runtime's own
+            # devices nor a program would do on the bundle.
             {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
+            {"destination": "/init", "type": "bind", "source": binary, "options": ["bind", "ro"]},
         ],
         "linux": {
             "namespaces": [{"type": kind} for kind in ("pid", "mount", "ipc", "uts", "network")],
