@@ -15,6 +15,7 @@ from runtime.v1 import api_pb2, api_pb2_grpc
 
 from triptych_dev import bench_groups
 from triptych_dev.bench_memory import Memory
+from triptych_dev.errors import StepFailed
 
 _DEADLINE = 120.0
 _STATUS_CALLS = 5
@@ -76,8 +77,8 @@ class Life:
         options.pid, options.network, options.ipc = api_pb2.CONTAINER, api_pb2.POD, api_pb2.POD
 
     def container_config(self, name: str = "main") -> api_pb2.ContainerConfig:
-        """A container that waits to be told to stop, and stops at once then."""
-        script = "trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done"
+        """A container that waits to be told to stop, stops at once then, and says when it is so far."""
+        script = "trap 'exit 0' TERM; echo ready; while :; do sleep 1000 & wait $!; done"
         config = api_pb2.ContainerConfig(command=["/bin/sh", "-c", script])
         config.metadata.name = name
         config.image.image = self.peer.image
@@ -100,6 +101,15 @@ class Life:
     def start(self) -> None:
         request = api_pb2.StartContainerRequest(container_id=self.container)
         self.stub.StartContainer(request, timeout=_DEADLINE)
+
+    def await_ready(self) -> None:
+        """Wait for its word in the log: a stop signal before that would be lost on it."""
+        log = Path(self.config.log_directory, "main/0.log")
+        deadline = time.monotonic() + _DEADLINE
+        while not log.exists() or not log.stat().st_size:
+            if time.monotonic() > deadline:
+                raise StepFailed(f"{self.peer.name}: container {self.container} wrote nothing to {log}")
+            time.sleep(0.002)
 
     def exec(self) -> None:
         request = api_pb2.ExecSyncRequest(container_id=self.container, cmd=["true"], timeout=60)
@@ -171,8 +181,12 @@ def lives(peer: Peer, parallel: int, tag: str) -> None:
     with peer.connect() as stub, ThreadPoolExecutor(parallel) as pool:
         stub.Version(api_pb2.VersionRequest(), timeout=_DEADLINE)  # the connection is there
         batch = [Life(stub, peer, f"{tag}-{index}") for index in range(parallel)]
+        taken: dict[str, list[float]] = {}
         try:
-            taken = {name: list(pool.map(_timed(step, name), batch)) for name, step in STEPS.items()}
+            for name, step in STEPS.items():
+                taken[name] = list(pool.map(_timed(step, name), batch))
+                if step is Life.start:
+                    list(pool.map(Life.await_ready, batch))
         except BaseException:
             for life in batch:
                 with contextlib.suppress(grpc.RpcError):

@@ -104,7 +104,7 @@ class Conmon:
             *("--conmon-pidfile", str(paths.monitor_pid), "--exit-dir", str(self.exit_dir)),
             *("--persist-dir", str(paths.bundle), "--log-level", self.log_level),
             *("--log-path", f"k8s-file:{log_path}" if log_path else "none"),
-            *("--full-attach", "--no-sync-log", "--no-new-keyring"),
+            *("--full-attach", "--no-sync-log"),
         ]
         argv += [f"--runtime-arg={arg}" for arg in runtime.global_args]
         argv += ["--systemd-cgroup"] if runtime.systemd_cgroup else []
@@ -112,7 +112,8 @@ class Conmon:
         argv += ["--stdin"] if stdin else []
         argv += ["--leave-stdin-open"] if stdin and not stdin_once else []
         argv += ["--log-size-max", str(log_size_max)] if log_size_max else []
-        argv += ["--restore", str(restore)] if restore else []
+        # conmon hands the keyring flag to `restore` as well, and runc knows it for `create` only.
+        argv += ["--restore", str(restore)] if restore else ["--no-new-keyring"]
         return await self._launch(argv, paths)
 
     async def _launch(self, argv: list[str], paths: MonitorPaths) -> Started:

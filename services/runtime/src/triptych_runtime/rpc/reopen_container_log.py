@@ -33,8 +33,8 @@ async def reopen_container_log(
         control = node.paths.monitor(record.id).control
         await asyncio.to_thread(_tell, control)
         try:
-            await _wait_for(Path(record.log_path))
-        except MonitorTimeout:
+            await _wait_for(Path(record.log_path), node, record.id)
+        except (ContainerNotRunning, MonitorTimeout):
             await asyncio.to_thread(_take_back, control)
             raise
     return api_pb2.ReopenContainerLogResponse()
@@ -63,11 +63,14 @@ def _take_back(control: Path) -> None:
             os.close(fd)
 
 
-async def _wait_for(path: Path) -> None:
-    """conmon answers nothing; the new file is its answer."""
+async def _wait_for(path: Path, node: Node, container_id: str) -> None:
+    """conmon answers nothing; the new file is its answer. One whose container has ended gives none."""
     end = time.monotonic() + _DEADLINE
     pause = 0.001
     while not await asyncio.to_thread(path.exists):
+        record = node.state.container(container_id)
+        if not record.running:
+            raise ContainerNotRunning(record.id, record.phase.value)
         if time.monotonic() > end:
             raise MonitorTimeout(f"reopen log: the monitor made no {path} within {_DEADLINE:g} s")
         await asyncio.sleep(pause)
