@@ -387,6 +387,49 @@ async def test_silent_mirror_costs_its_own_budget_and_then_a_penalty(
     assert len(mirror.seen) == 1
 
 
+@pytest.mark.parametrize(
+    ("status", "headers", "body"),
+    [
+        (200, {"Content_Type": "text/html"}, b"<html>please log in</html>"),
+        (200, {"Content_Type": MediaType.OCI_MANIFEST}, b'{"schemaVersion": 2'),
+        (200, {"Content_Type": MediaType.OCI_MANIFEST}, b'{"schemaVersion": 2, "manifests": []}'),
+        (200, {"Content_Type": MediaType.DOCKER_SCHEMA1}, b'{"schemaVersion": 1, "fsLayers": []}'),
+        (200, {"Docker_Content_Digest": Digest.of(b"other")}, b'{"schemaVersion": 2, "manifests": []}'),
+        (204, {}, b""),
+        (418, {}, b"no"),
+    ],
+    ids=["html", "json", "contradiction", "schema1", "digest", "empty", "status"],
+)
+async def test_mirror_that_serves_no_manifest_is_passed_over(
+    serve: Any, client_for: Any, hosts_toml: Any, status: int, headers: dict[str, str], body: bytes
+) -> None:
+    mirror, upstream = await serve(), await serve()
+    digest = upstream.add_image(b"layer")
+
+    async def wrong(seen: Any, wire: Any) -> None:
+        await wire.reply(status, body, **headers)
+
+    mirror.hook("/manifests/", wrong)
+    hosts_toml("registry.example", f'server = "{upstream.url}"\n[host."{mirror.url}"]\n')
+    for reference in ("registry.example/app", f"registry.example/app@{digest}"):
+        found = await resolve(client_for(), reference)
+        assert (found.host, found.descriptor.digest) == (upstream.host, digest)
+
+
+async def test_malformed_manifests_of_all_hosts_are_told(
+    serve: Any, client_for: Any, hosts_toml: Any
+) -> None:
+    mirror, upstream = await serve(), await serve()
+    mirror.add_manifest(b"<html>", "latest")
+    upstream.add_manifest(b"[]", "latest")
+    hosts_toml("registry.example", f'server = "{upstream.url}"\n[host."{mirror.url}"]\n')
+    with pytest.raises(InvalidDocument) as caught:
+        await resolve(client_for(), "registry.example/app")
+    text = str(caught.value)
+    assert text.startswith(f"registry.example/app:latest: {upstream.host}: manifest: Expected `object`")
+    assert f"tried before: {mirror.host}: manifest: JSON is malformed" in text
+
+
 async def test_error_names_every_host(serve: Any, client_for: Any, hosts_toml: Any) -> None:
     upstream = await serve()
     hosts_toml("registry.example", f'server = "{upstream.url}"\n[host."http://127.0.0.1:1"]\n')

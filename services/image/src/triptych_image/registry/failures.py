@@ -19,6 +19,8 @@ class Failure(enum.Enum):
     DENIED = "access denied"
     REFUSED = "refused"
     MISMATCH = "served the wrong content"
+    MALFORMED = "served what is no manifest"
+    UNSUPPORTED = "served a manifest of an unsupported kind"
     PROTOCOL = "broke the protocol"
     TOO_LARGE = "too large"
 

@@ -11,11 +11,13 @@ from triptych_oci import (
     Digest,
     Index,
     InvalidDigest,
+    InvalidDocument,
     Manifest,
     MediaType,
     NoMatchingPlatform,
     Platform,
     PlatformMatcher,
+    UnsupportedDocument,
     parse_image_config,
     parse_manifest,
 )
@@ -50,7 +52,7 @@ FetchBlob = Callable[[Descriptor], Awaitable[bytes]]
 
 
 async def get_manifest(
-    endpoint: Endpoint, selector: str, expected: Digest | None, settings: RegistrySettings, what: str
+    endpoint: Endpoint, selector: str, expected: Digest | None, settings: RegistrySettings
 ) -> Resolved:
     """GET a manifest by tag or digest.
 
@@ -65,7 +67,7 @@ async def get_manifest(
         with StallGuard(response, settings):
             raw = await response.read(settings.max_manifest_bytes, "manifest")
         digest = _verified(response, raw, expected)
-    return resolved(raw, digest, response.head.get(b"content-type"), endpoint.host.name, what, settings)
+    return served(raw, digest, response.head.get(b"content-type"), endpoint.host.name, settings)
 
 
 def _verified(response: Response, raw: bytes, expected: Digest | None) -> Digest:
@@ -81,14 +83,17 @@ def _verified(response: Response, raw: bytes, expected: Digest | None) -> Digest
     return expected
 
 
-def resolved(
-    raw: bytes, digest: Digest, media_type: str, host: str, what: str, settings: RegistrySettings
-) -> Resolved:
-    """A verified manifest, parsed.
+def served(raw: bytes, digest: Digest, media_type: str, host: str, settings: RegistrySettings) -> Resolved:
+    """What a host gave for a name, parsed. A captive portal's page must not end the walk over the hosts.
 
-    :raises InvalidDocument, UnsupportedDocument: naming the image.
+    :raises AttemptFailed: MALFORMED or UNSUPPORTED.
     """
-    document = parse_manifest(raw, media_type=media_type, what=what, limit=settings.max_manifest_bytes)
+    try:
+        document = parse_manifest(raw, media_type=media_type, limit=settings.max_manifest_bytes)
+    except InvalidDocument as error:
+        raise AttemptFailed(Failure.MALFORMED, host, str(error)) from None
+    except UnsupportedDocument as error:
+        raise AttemptFailed(Failure.UNSUPPORTED, host, str(error)) from None
     return Resolved(Descriptor(document.media_type, digest, len(raw)), raw, document, host)
 
 
@@ -172,7 +177,7 @@ async def get_blob(
 
 
 async def get_referrers(
-    endpoint: Endpoint, digest: Digest, artifact_type: str | None, settings: RegistrySettings, what: str
+    endpoint: Endpoint, digest: Digest, artifact_type: str | None, settings: RegistrySettings
 ) -> list[Descriptor] | None:
     """The referrers API (OCI distribution spec 1.1), page by page; None when the host has none.
 
@@ -190,7 +195,10 @@ async def get_referrers(
                 raise await failure_of(response, "referrers")
             with StallGuard(response, settings):
                 raw = await response.read(settings.max_manifest_bytes, "referrers")
-        found += index_entries(raw, what)
+        try:
+            found += index_entries(raw, "referrers")
+        except (InvalidDocument, UnsupportedDocument) as error:
+            raise AttemptFailed(Failure.MALFORMED, endpoint.host.name, str(error)) from None
         following = _NEXT.search(response.head.get(b"link"))
         if following is None:
             break

@@ -5,7 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from triptych_oci import Descriptor, Digest, InvalidDigest, PlatformMatcher, Reference
+from triptych_oci import (
+    Descriptor,
+    Digest,
+    InvalidDigest,
+    PlatformMatcher,
+    Reference,
+    parse_manifest,
+)
 from triptych_service.tracing import span
 
 from triptych_image.registry import manifests, push
@@ -76,10 +83,8 @@ class Repository:
                 digest, media_type = head
                 raw = self._local(digest) if expected in (None, digest) else None
                 if raw is not None:
-                    return manifests.resolved(
-                        raw, digest, media_type, endpoint.host.name, what, self._settings
-                    )
-            return await manifests.get_manifest(endpoint, selector, expected, self._settings, what)
+                    return manifests.served(raw, digest, media_type, endpoint.host.name, self._settings)
+            return await manifests.get_manifest(endpoint, selector, expected, self._settings)
 
         with span("registry resolve", image=what) as step:
             found = await self._access.over_hosts(wanted, what, attempt)
@@ -97,13 +102,14 @@ class Repository:
 
         raw = self._local(descriptor.digest, descriptor.size)
         if raw is not None:
-            return manifests.resolved(
-                raw, descriptor.digest, descriptor.media_type, "", what, self._settings
+            document = parse_manifest(raw, media_type=descriptor.media_type, what=what, limit=limit)
+            return Resolved(
+                Descriptor(document.media_type, descriptor.digest, descriptor.size), raw, document, ""
             )
 
         async def attempt(endpoint: Endpoint) -> Resolved:
             digest = descriptor.digest
-            return await manifests.get_manifest(endpoint, digest, digest, self._settings, what)
+            return await manifests.get_manifest(endpoint, digest, digest, self._settings)
 
         found = await self._access.over_hosts(Capability.PULL, what, attempt)
         manifests.check_size(descriptor, found, what)
@@ -203,7 +209,7 @@ class Repository:
         what = f"referrers of {self.reference.name}@{digest}"
 
         async def attempt(endpoint: Endpoint) -> list[Descriptor] | None:
-            return await manifests.get_referrers(endpoint, digest, artifact_type, self._settings, what)
+            return await manifests.get_referrers(endpoint, digest, artifact_type, self._settings)
 
         found = await self._access.over_hosts(Capability.REFERRERS, what, attempt)
         if found is None:

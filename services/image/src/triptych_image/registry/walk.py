@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from triptych_errors import TriptychError
+from triptych_oci import InvalidDocument, UnsupportedDocument
 
 from triptych_image.registry.errors import (
     AccessDenied,
@@ -183,6 +184,8 @@ _ERRORS: Final[dict[Failure, Callable[[str], TriptychError]]] = {
     Failure.NOT_FOUND: ContentNotFound,
     Failure.DENIED: _denied,
     Failure.MISMATCH: ContentMismatch,
+    Failure.MALFORMED: InvalidDocument,
+    Failure.UNSUPPORTED: UnsupportedDocument,
     Failure.TOO_LARGE: ContentTooLarge,
     Failure.PROTOCOL: UnexpectedResponse,
     Failure.REFUSED: UnexpectedResponse,
