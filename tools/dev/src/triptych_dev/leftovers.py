@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from triptych_dev.patience import PATIENCE
+
 State = dict[str, frozenset[str]]
 _COUNTERS = re.compile(r"\[\d+:\d+\]|packets \d+ bytes \d+")
-_SETTLE_SECONDS = 5.0
+_SETTLE_SECONDS = 5.0 * PATIENCE
 
 
 @dataclass(slots=True)

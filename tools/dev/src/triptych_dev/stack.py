@@ -20,11 +20,11 @@ import grpc
 from runtime.v1 import api_pb2_grpc
 from triptych_linux import mounts
 
+from triptych_dev.patience import PATIENCE
+
 DAEMONS = ("image", "runtime", "streaming")
-# On an emulated machine everything takes a multiple of its time.
-_PATIENCE = float(os.environ.get("TRIPTYCH_PATIENCE", "1"))
-_START = 20.0 * _PATIENCE
-_STOP = 30.0 * _PATIENCE
+_START = 20.0 * PATIENCE
+_STOP = 30.0 * PATIENCE
 _YOUNG = 60.0
 
 

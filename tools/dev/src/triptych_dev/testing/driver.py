@@ -13,15 +13,20 @@ import grpc
 from runtime.v1 import api_pb2 as cri
 
 from triptych_dev.kubelet import container_config, pod_config
+from triptych_dev.patience import PATIENCE
 
 #: Seconds that any call may take in a test, unless it says otherwise.
-DEADLINE = 60.0
+DEADLINE = 60.0 * PATIENCE
 #: A command that ends at once on SIGTERM, and otherwise not.
 FOREVER = ("sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done")
 
 
 def wait_until(what: str, holds: Callable[[], object], seconds: float = 20.0) -> None:
-    """Wait until something holds, or fail saying what did not."""
+    """Wait until something holds, or fail saying what did not.
+
+    :param seconds: on an ordinary machine.
+    """
+    seconds *= PATIENCE
     end = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > end:
@@ -107,7 +112,7 @@ class Driver:
 
     def output(self, container: str, *command: str, code: int = 0) -> str:
         """What a command in the container prints; its exit code must be `code`."""
-        request = cri.ExecSyncRequest(container_id=container, cmd=command, timeout=30)
+        request = cri.ExecSyncRequest(container_id=container, cmd=command, timeout=int(DEADLINE // 2))
         done = self.stub.ExecSync(request, timeout=DEADLINE)
         assert done.exit_code == code, (command, done.exit_code, done.stdout, done.stderr)
         text: str = done.stdout.decode()
