@@ -32,10 +32,14 @@ def test_a_known_program_runs_from_a_sealed_file(crun: Path) -> None:
     assert not os.get_inheritable(descriptor)
 
 
-def test_an_upgrade_is_followed_and_the_old_copy_given_back(crun: Path) -> None:
-    sealed.program(str(crun))
+def test_an_upgrade_is_followed_and_older_copies_given_back(crun: Path) -> None:
+    old = sealed.program(str(crun))
+    crun.unlink()
+    shutil.copy(shutil.which("false") or "/bin/false", crun)
+    assert sealed.program(str(crun)) != old
+    assert subprocess.run([old], check=False).returncode == 0  # somebody was about to start it
     before = len(os.listdir("/proc/self/fd"))
-    for program in ("false", "true", "false"):
+    for program in ("true", "false", "true"):
         crun.unlink()
         shutil.copy(shutil.which(program) or program, crun)
         assert subprocess.run([sealed.program(str(crun))], check=False).returncode == (program == "false")
@@ -49,3 +53,22 @@ def test_others_are_started_as_they_are(tmp_path: Path) -> None:
     script.write_text("#!/bin/sh\nexit 0\n")
     assert sealed.program(str(script)) == str(script)
     assert sealed.program(str(tmp_path / "none/crun")) == str(tmp_path / "none/crun")
+
+
+def test_where_memory_files_cannot_be_executed_programs_are_started_as_they_are(
+    crun: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = []
+
+    def refuse(*_: object) -> int:
+        tries.append(1)
+        raise PermissionError("vm.memfd_noexec")
+
+    monkeypatch.setattr(os, "memfd_create", refuse)
+    assert sealed.program(str(crun)) == sealed.program(str(crun)) == str(crun)
+    assert len(tries) == 1
+
+
+def test_selinux_decides_by_the_file(crun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sealed, "_SELINUX", str(tmp_path))
+    assert sealed.program(str(crun)) == str(crun)

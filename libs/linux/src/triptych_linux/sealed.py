@@ -16,6 +16,8 @@ from dataclasses import dataclass
 _KNOWN = ("crun",)
 """Programs that copy themselves and skip it when sealed; others are started as they are."""
 _LARGEST = 4 << 20
+_SELINUX = "/sys/fs/selinux/enforce"
+"""Where SELinux rules, a program's file decides the domain that it runs in: it must be its own."""
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
@@ -25,6 +27,8 @@ class _Copy:
 
     identity: tuple[int, int, int, int]
     descriptor: int
+    previous: int = -1
+    """The one before an upgrade: who was just told its path may not have started it yet."""
 
 
 _copies: dict[str, _Copy] = {}
@@ -37,21 +41,28 @@ def program(name: str) -> str:
     started by this one. Costs one stat(2), and a copy of the file the first time.
     """
     path = name if os.path.isabs(name) else shutil.which(name)
-    if path is None or os.path.basename(path) not in _KNOWN:
+    if path is None or os.path.basename(path) not in _KNOWN or os.path.exists(_SELINUX):
         return name
     try:
         found = os.stat(path)
         identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
         copy = _copies.get(path)
         if copy is None or copy.identity != identity:
-            copy = _Copy(identity, _seal(path, found.st_size))
-            old = _copies.pop(path, None)
+            old = copy
+            copy = _Copy(identity, _try_seal(path, found.st_size), old.descriptor if old else -1)
             _copies[path] = copy
-            if old is not None and old.descriptor >= 0:
-                os.close(old.descriptor)
+            if old is not None and old.previous >= 0:
+                os.close(old.previous)
     except OSError:
         return name
     return f"/proc/{os.getpid()}/fd/{copy.descriptor}" if copy.descriptor >= 0 else name
+
+
+def _try_seal(path: str, size: int) -> int:
+    try:
+        return _seal(path, size)
+    except OSError:  # no room, or memory files cannot be executed here: said once, not at every start
+        return -1
 
 
 def _seal(path: str, size: int) -> int:

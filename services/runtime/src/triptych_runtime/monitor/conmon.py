@@ -100,7 +100,7 @@ class Conmon:
         """
         argv = [
             *(self.path, "--bundle", str(paths.bundle), "--cid", container_id, "--cuuid", container_id),
-            *("--name", name, "--runtime", runtime.path, "--container-pidfile", str(paths.container_pid)),
+            *("--name", name, "--runtime", runtime.program, "--container-pidfile", str(paths.container_pid)),
             *("--conmon-pidfile", str(paths.monitor_pid), "--exit-dir", str(self.exit_dir)),
             *("--persist-dir", str(paths.bundle), "--log-level", self.log_level),
             *("--log-path", f"k8s-file:{log_path}" if log_path else "none"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from triptych_linux import process
+from triptych_linux import process, sealed
 from triptych_linux.errors import ProcessFailed
 
 from triptych_runtime.errors import RuntimeFailed
@@ -38,8 +38,13 @@ class OciRuntime:
         return [*args, "--systemd-cgroup"] if self.systemd_cgroup else args
 
     @property
+    def program(self) -> str:
+        """By what path this process and its children start it: see `triptych_linux.sealed`."""
+        return sealed.program(self.path)
+
+    @property
     def argv(self) -> list[str]:
-        """The binary and its global arguments."""
+        """The binary and its global arguments, for anybody."""
         return [self.path, *self.global_args]
 
     async def call(
@@ -51,7 +56,8 @@ class OciRuntime:
         """
         try:
             seconds = self.deadline if deadline is None else deadline
-            return await process.run([*self.argv, *args], deadline=seconds, step=step, stdin=stdin)
+            argv = [self.program, *self.global_args, *args]
+            return await process.run(argv, deadline=seconds, step=step, stdin=stdin)
         except ProcessFailed as error:
             raise RuntimeFailed(
                 f"{step}: {readable(error.completed.stderr) or error.completed.how}"
@@ -102,7 +108,7 @@ class OciRuntime:
     ) -> list[str]:
         """The command line of `exec` with a process document."""
         files = ["--process", str(process_file), "--pid-file", str(pid_file)]
-        return [*self.argv, "exec", *files, *extra, container_id]
+        return [self.program, *self.global_args, "exec", *files, *extra, container_id]
 
 
 def _unknown(message: str) -> bool:
