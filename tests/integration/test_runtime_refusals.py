@@ -190,7 +190,8 @@ def lone_stack(tmp_path_factory: pytest.TempPathFactory, live_image: str) -> Ite
     overrides: dict[str, Any] = {
         "handlers": {
             "crun": {"annotations": ["note.*"], "privileged_host_devices": False},
-            "runc": {"annotations": ["*"]},
+            "mine": {"path": "crun"},
+            "off": {"path": "crun", "enabled": False},
         },
         "containers": {"restrict_oom_score_adj": False, "device_ownership": True},
     }
@@ -232,6 +233,21 @@ def test_without_the_image_daemon(lone_stack: Stack, live_image: str) -> None:
         driver.create(pod, "late")
         driver.clear()
     assert not list((lone_stack.root / "image" / "rootfs").glob("*"))
+
+
+def test_handlers_beside_those_that_are_always_there(lone_stack: Stack, live_image: str) -> None:
+    with lone_stack.runtime() as stub:
+        handlers = stub.Status(cri.StatusRequest(), timeout=DEADLINE).runtime_handlers
+        assert [handler.name for handler in handlers] == ["", "crun", "runc", "mine"]
+        driver = Driver(stub, live_image)
+        for name in ("crun", "runc", "mine"):
+            pod = driver.run(f"by-{name}", handler=name)
+            assert driver.output(driver.launch(pod, "app"), "echo", name) == f"{name}\n"
+        with refused(StatusCode.FAILED_PRECONDITION) as refusal:
+            driver.run("by-off", handler="off")
+        assert "'off'" in refusal.text
+        assert "turns it off" in refusal.text
+        driver.clear()
 
 
 def test_settings_of_handlers_and_containers(lone_stack: Stack, live_image: str) -> None:

@@ -88,6 +88,22 @@ def test_drop_ins_win_in_the_order_of_names_and_tables_merge(tmp_path: Path) -> 
     assert loaded.origins["limits.seconds"].name == "image.toml"
 
 
+def test_a_named_table_leaves_those_of_the_default(tmp_path: Path) -> None:
+    class Node(ServiceSettings):
+        handlers: dict[str, Handler] = setting({"crun": Handler(), "runc": Handler()}, "By name.")
+
+    more = write(tmp_path, '[handlers.youki]\n[handlers.runc]\npath = "/opt/runc"', more="[handlers.krun]")
+    handlers = load(Node, more, must_exist=True).settings.handlers
+    assert {name: handler.path for name, handler in handlers.items()} == {
+        "crun": "",
+        "runc": "/opt/runc",
+        "youki": "",
+        "krun": "",
+    }
+    assert list(handlers)[:2] == ["crun", "runc"]
+    assert list(load(Node, tmp_path / "none.toml", must_exist=False).settings.handlers) == ["crun", "runc"]
+
+
 def test_every_mistake_of_every_file_is_told_at_once(tmp_path: Path) -> None:
     found = problems(
         tmp_path,

@@ -35,7 +35,8 @@ class Loaded(Generic[S]):
 def load(settings: type[S], path: Path, *, must_exist: bool) -> Loaded[S]:
     """Read `path` and then `path`.d/*.toml in the order of their names; later values win.
 
-    Tables merge, everything else is replaced. The error tells the mistakes of all files at once.
+    Tables merge, everything else is replaced. Where users name tables, those of the default stay beside
+    theirs. The error tells the mistakes of all files at once.
 
     :param must_exist: whether a missing `path` is an error; drop-ins are read either way.
     :raises ConfigError: a file that cannot be read or parsed, an unknown key, a value of the wrong type.
@@ -54,6 +55,7 @@ def load(settings: type[S], path: Path, *, must_exist: bool) -> Loaded[S]:
         origins.update(dict.fromkeys(_leaves(document, ""), file))
     if problems:
         raise ConfigError(problems)
+    _keep_named(settings, merged)
     try:
         return Loaded(msgspec.convert(merged, settings), tuple(files), origins)
     except msgspec.ValidationError as error:
@@ -160,6 +162,15 @@ def _merge(into: dict[str, Any], other: dict[str, Any]) -> None:
             _merge(into[name], value)
         else:
             into[name] = value
+
+
+def _keep_named(settings: type[S], merged: dict[str, Any]) -> None:
+    """Put the default's named tables, in their order, before those that the files name."""
+    for key in keys(settings):
+        if key.table_map is not None and key.name in merged:
+            named = plain(key.setting.default)
+            _merge(named, merged[key.name])
+            merged[key.name] = named
 
 
 def _leaves(document: dict[str, Any], prefix: str) -> Iterator[str]:

@@ -158,7 +158,9 @@ async def _probe_handlers(node: Node) -> None:
     systemd = node.cgroups.driver is Driver.SYSTEMD
     configs = {
         name: HandlerConfig(
-            handler.path or name, Path(handler.root) if handler.root else node.paths.state / "oci" / name
+            handler.path or name,
+            Path(handler.root) if handler.root else node.paths.state / "oci" / name,
+            handler.enabled,
         )
         for name, handler in settings.handlers.items()
     }

@@ -22,6 +22,7 @@ class CgroupDriverSetting(enum.Enum):
 class HandlerSettings(Table):
     """`[handlers.NAME]`"""
 
+    enabled: bool = setting(True, "Pods may ask for it; `false` takes away `crun` or `runc`.")
     path: str = setting(
         "", "The OCI runtime: an absolute path, or a name looked up in PATH; empty means NAME."
     )
@@ -122,7 +123,8 @@ class Settings(ServiceSettings):
         "", "Handler of pods that name none; empty means the first that works, crun before runc."
     )
     handlers: dict[str, HandlerSettings] = setting(
-        {"crun": HandlerSettings(), "runc": HandlerSettings()}, "Runtime handlers by name."
+        {"crun": HandlerSettings(), "runc": HandlerSettings()},
+        "Runtime handlers by name. `crun` and `runc` are there without being named, and stay beside others.",
     )
     network: NetworkSettings = setting(NetworkSettings(), "The pod network.")
     containers: ContainerSettings = setting(ContainerSettings(), "Defaults and limits of containers.")

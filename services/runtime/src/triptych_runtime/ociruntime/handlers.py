@@ -39,10 +39,15 @@ class Handler:
 
 @dataclass(frozen=True, slots=True)
 class HandlerConfig:
-    """What the configuration says of a handler: `path` is a binary's name or absolute path."""
+    """What the configuration says of a handler.
+
+    :param path: a binary's name or absolute path.
+    :param enabled: whether pods may ask for it; what runs with it is cleaned up after either way.
+    """
 
     path: str
     root: Path
+    enabled: bool = True
 
 
 class Handlers:
@@ -92,6 +97,8 @@ class Handlers:
             runtime = OciRuntime(
                 name, shutil.which(config.path) or config.path, config.root, systemd_cgroup, deadline
             )
+            if not config.enabled:
+                return Handler(name, runtime, problem="the configuration turns it off")
             return await _probe(runtime, f"{cgroups_path}probe-{name}", scratch, cache)
 
         await cache.open()
