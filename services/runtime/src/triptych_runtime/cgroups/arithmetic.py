@@ -26,16 +26,6 @@ def weight_from_shares(shares: int) -> int:
     return math.ceil(10 ** ((log * log + 125 * log) / 612 - 7 / 34))
 
 
-def shares_from_weight(weight: int) -> int:
-    """The cpu.shares nearest to a cpu.weight: the inverse of `weight_from_shares`."""
-    if weight <= _MIN_WEIGHT:
-        return _MIN_SHARES
-    if weight >= _MAX_WEIGHT:
-        return _MAX_SHARES
-    c = 612 * (math.log10(weight) + 7 / 34)
-    return round(2 ** ((-125 + math.sqrt(125 * 125 + 4 * c)) / 2))
-
-
 def swap_max(memory: int, memory_and_swap: int) -> int:
     """memory.swap.max (v2: swap alone) from v1's limit of memory and swap together; -1 is no limit.
 

@@ -17,6 +17,7 @@ from triptych_runtime.cgroups.layout import SYSTEMD, Layout, Mode
 
 _TRACKERS = ("freezer", "pids", "memory", "cpu", SYSTEMD)
 """v1 hierarchies in the order in which they are asked for the processes of a cgroup."""
+_FREEZE_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,17 +136,6 @@ class Cgroup:
         """
         await asyncio.to_thread(self._kill, deadline)
 
-    async def freeze(self, *, deadline: float = 2.0) -> None:
-        """Stop every process in it. Idempotent.
-
-        :raises CgroupFailed: when it is not frozen at the deadline; it is thawed again then.
-        """
-        await asyncio.to_thread(self._freeze, deadline)
-
-    async def thaw(self) -> None:
-        """Let its processes run on. Idempotent; a cgroup that does not exist is no error."""
-        await asyncio.to_thread(self._thaw)
-
     async def remove(self, *, deadline: float = 2.0) -> bool:
         """Remove it and its child cgroups from every hierarchy; idempotent.
 
@@ -174,35 +164,17 @@ class Cgroup:
 
     def _freeze_v1_briefly(self) -> bool:
         """Freeze so that a fork bomb cannot outrun the signals; a hung one is signalled all the same."""
-        if "freezer" not in self.v1:
-            return False
-        with contextlib.suppress(CgroupFailed, OSError):
-            self._freeze(0.05)
-        return True
-
-    def _freeze(self, deadline: float) -> None:
-        end = time.monotonic() + deadline
-        directory = self.directory("freezer")
+        directory = self.v1.get("freezer")
         if directory is None:
-            raise CgroupFailed(f"freeze cgroup {self.path}: no freezer on this node")
-        v2 = self.mode is Mode.UNIFIED
-        name, value = ("cgroup.freeze", b"1") if v2 else ("freezer.state", b"FROZEN")
-        write(directory, name, value)
-        wait = 0.0005
-        while not self._frozen(directory):
-            if time.monotonic() > end:
-                self._thaw()
-                raise CgroupFailed(f"freeze cgroup {self.path}: not frozen after {deadline:g} s")
-            time.sleep(wait)
-            wait = min(wait * 2, 0.02)
-            if not v2:
-                # A v1 freezer that stalls in FREEZING may go on when it is told again.
-                write(directory, name, value)
-
-    def _frozen(self, directory: str) -> bool:
-        if self.mode is Mode.UNIFIED:
-            return b"frozen 1" in read(directory, "cgroup.events")
-        return read(directory, "freezer.state").strip() == b"FROZEN"
+            return False
+        end = time.monotonic() + _FREEZE_SECONDS
+        with contextlib.suppress(OSError):
+            write(directory, "freezer.state", b"FROZEN")
+            while time.monotonic() < end and read(directory, "freezer.state").strip() != b"FROZEN":
+                time.sleep(0.001)
+                # A freezer that stalls in FREEZING may go on when it is told again.
+                write(directory, "freezer.state", b"FROZEN")
+        return True
 
     def _thaw(self) -> None:
         directory = self.directory("freezer")

@@ -7,8 +7,6 @@ from typing import Any
 
 import msgspec
 
-PRIMARY_INTERFACE = "eth0"
-
 
 class PortMapping(msgspec.Struct, frozen=True):
     """A port of the host that leads to a port of the pod.

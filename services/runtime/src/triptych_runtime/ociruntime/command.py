@@ -47,9 +47,7 @@ class OciRuntime:
         """The binary and its global arguments, for anybody."""
         return [self.path, *self.global_args]
 
-    async def call(
-        self, *args: str, step: str, stdin: bytes | None = None, deadline: float | None = None
-    ) -> process.Completed:
+    async def call(self, *args: str, step: str, deadline: float | None = None) -> process.Completed:
         """Run one command.
 
         :raises RuntimeFailed: with the runtime's own message. :raises ProcessTimeout: at the deadline.
@@ -57,7 +55,7 @@ class OciRuntime:
         try:
             seconds = self.deadline if deadline is None else deadline
             argv = [self.program, *self.global_args, *args]
-            return await process.run(argv, deadline=seconds, step=step, stdin=stdin)
+            return await process.run(argv, deadline=seconds, step=step)
         except ProcessFailed as error:
             raise RuntimeFailed(
                 f"{step}: {readable(error.completed.stderr) or error.completed.how}"
@@ -84,11 +82,6 @@ class OciRuntime:
             raise
         document: dict[str, Any] = json.loads(done.stdout)
         return document
-
-    async def update(self, container_id: str, resources: dict[str, Any]) -> None:
-        """`update --resources -` with the OCI `linux.resources` document."""
-        data = json.dumps(resources).encode()
-        await self.call("update", "--resources", "-", container_id, step=f"{self.name} update", stdin=data)
 
     async def pause(self, container_id: str) -> None:
         await self.call("pause", container_id, step=f"{self.name} pause")

@@ -14,7 +14,6 @@ from triptych_errors import FailedPrecondition
 
 MAX_USER_FILE: Final = 10 << 20
 _MAX_LINKS: Final = 40
-_DIR: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPAQUE: Final = ("trusted.overlay.opaque", "user.overlay.opaque")
 
 
