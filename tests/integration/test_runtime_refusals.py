@@ -11,9 +11,10 @@ import grpc
 import pytest
 from grpc import StatusCode
 from runtime.v1 import api_pb2 as cri
+from triptych.rootfs.v1 import rootfs_pb2
 from triptych_dev.kubelet import pod_config
 from triptych_dev.stack import Stack
-from triptych_dev.testing.driver import DEADLINE, Driver, refused
+from triptych_dev.testing.driver import DEADLINE, Driver, refused, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -82,7 +83,7 @@ def test_a_container_that_does_not_run(driver: Driver, name: str) -> None:
         started = time.monotonic()
         with refused(StatusCode.FAILED_PRECONDITION) as refusal:
             getattr(driver.stub, name)(ON_CONTAINERS[name](container), timeout=DEADLINE)
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < DEADLINE / 4
         assert container in refusal.text
         assert state in refusal.text
 
@@ -233,6 +234,28 @@ def test_without_the_image_daemon(lone_stack: Stack, live_image: str) -> None:
         driver.create(pod, "late")
         driver.clear()
     assert not list((lone_stack.root / "image" / "rootfs").glob("*"))
+
+
+def test_a_root_filesystem_that_nobody_owns_is_removed(lone_stack: Stack, live_image: str) -> None:
+    """What a create leaves that is undone while the image daemon is away goes when that is back."""
+    rootfs = lone_stack.root / "image" / "rootfs"
+    with lone_stack.runtime() as stub, lone_stack.root_filesystems() as images:
+        driver = Driver(stub, live_image)
+        pod = driver.run("owner")
+        owned = driver.create(pod, "owned")
+        before = {path.name for path in rootfs.iterdir()}
+        for key in (NOWHERE, f"{NOWHERE}/0"):
+            images.PrepareRootfs(
+                rootfs_pb2.PrepareRootfsRequest(key=key, image=live_image), timeout=DEADLINE
+            )
+        assert len(list(rootfs.iterdir())) == len(before) + 2
+        lone_stack.stop("image")
+        with refused(StatusCode.UNAVAILABLE):
+            driver.create(pod, "late")
+        lone_stack.start("image")
+        wait_until("the orphans are gone", lambda: {p.name for p in rootfs.iterdir()} == before, 60)
+        driver.start(owned)
+        driver.clear()
 
 
 def test_handlers_beside_those_that_are_always_there(lone_stack: Stack, live_image: str) -> None:

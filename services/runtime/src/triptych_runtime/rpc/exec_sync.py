@@ -10,7 +10,7 @@ from pathlib import Path
 
 from runtime.v1 import api_pb2
 from triptych_errors import DeadlineExceeded
-from triptych_linux import process
+from triptych_linux import exits, process
 from triptych_service.tracing import span
 
 from triptych_runtime.bundles import write_private
@@ -54,11 +54,25 @@ async def _exec(
     document, pid_file = base.with_suffix(".json"), base.with_suffix(".pid")
     template = await read_process(node, record)
     write_private(document, exec_process(template, cmd, terminal=False))
-    handler = node.handlers.get(record.handler)
-    runtime = handler.runtime
-    settings = node.settings.containers
     what = f"exec in container {record.id}: {cmd[0]!r}"
     try:
+        code, out, err = await _run(node, record, document, pid_file, seconds, what)
+    finally:
+        for file in (document, pid_file):
+            with contextlib.suppress(FileNotFoundError):
+                file.unlink()
+    if code == _RUNTIME_FAILED and not out and _is_runtime_error(err):
+        raise RuntimeFailed(f"exec in container {record.id}: {readable(err)}")
+    return api_pb2.ExecSyncResponse(stdout=out, stderr=err, exit_code=code if code >= 0 else 128 - code)
+
+
+async def _run(
+    node: Node, record: ContainerRecord, document: Path, pid_file: Path, seconds: float | None, what: str
+) -> tuple[int, bytes, bytes]:
+    """Run the OCI runtime's exec; how the command ended and what it wrote."""
+    handler, settings = node.handlers.get(record.handler), node.settings.containers
+    runtime, limit = handler.runtime, settings.exec_sync_output_bytes
+    with exits.record() if handler.features.copies_output else contextlib.nullcontext() as recorded:
         child = await process.spawn(
             runtime.exec_argv(record.id, document, pid_file),
             step=f"{runtime.name} exec",
@@ -67,14 +81,15 @@ async def _exec(
         )
         ended = False
         try:
-            out = process.Collector(child.popen.stdout, settings.exec_sync_output_bytes)
-            err = process.Collector(child.popen.stderr, settings.exec_sync_output_bytes)
+            out = process.Collector(child.popen.stdout, limit)
+            err = process.Collector(child.popen.stderr, limit)
             try:
                 async with asyncio.timeout(seconds):
-                    if handler.features.copies_output:
-                        code = await wait_for_command(child, pid_file, settings.exec_sync_drain, what)
-                    else:
+                    if recorded is None:
                         code = await child.wait()
+                    else:
+                        drain = settings.exec_sync_drain
+                        code = await wait_for_command(child, pid_file, recorded, drain, what)
                 ended = True
             except TimeoutError:
                 raise DeadlineExceeded(f"{what}: no end after {seconds:g} s, killed") from None
@@ -84,15 +99,7 @@ async def _exec(
                 with contextlib.suppress(TimeoutError):  # it hangs in the kernel, killed
                     await process.shielded(_end(child, pid_file, alive=not ended), _END_DEADLINE)
             process.close_pipes(child)
-    finally:
-        for file in (document, pid_file):
-            with contextlib.suppress(FileNotFoundError):
-                file.unlink()
-    if code == _RUNTIME_FAILED and not out.value() and _is_runtime_error(err.value()):
-        raise RuntimeFailed(f"exec in container {record.id}: {readable(err.value())}")
-    return api_pb2.ExecSyncResponse(
-        stdout=out.value(), stderr=err.value(), exit_code=code if code >= 0 else 128 - code
-    )
+    return code, out.value(), err.value()
 
 
 def _is_runtime_error(stderr: bytes) -> bool:
