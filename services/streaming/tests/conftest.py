@@ -6,13 +6,12 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,18 @@ import grpc
 import pytest
 from triptych.streaming.v1 import streaming_pb2 as pb
 from triptych.streaming.v1 import streaming_pb2_grpc
+from triptych_dev.patience import PATIENCE
+from triptych_dev.testing.ocicontainer import (
+    CRUN,
+    GROUP,
+    RUNC,
+    Container,
+    run_container,
+    write_bundle,
+)
 from triptych_dev.testing.plugin import demand
 
-CRUN = "/usr/bin/crun"
-CONMON = "/usr/bin/conmon"
-BUSYBOX = "/bin/busybox"
-READY_SECONDS = 20.0
-_GROUP = "triptych-streaming-test"
+READY_SECONDS = 20.0 * PATIENCE
 
 
 @dataclass(slots=True)
@@ -61,7 +65,7 @@ class StreamingProcess:
             time.sleep(0.02)
         raise AssertionError(self.log.read_text())
 
-    def stop(self, seconds: float = 10.0) -> int:
+    def stop(self, seconds: float = READY_SECONDS) -> int:
         """SIGTERM, and its exit status."""
         self.channel.close()
         if self.process.poll() is None:
@@ -73,7 +77,9 @@ class StreamingProcess:
             self.process.wait()
             raise
 
-    async def audit(self, pod: str = "web", count: int = 1, seconds: float = 5.0) -> list[dict[str, Any]]:
+    async def audit(
+        self, pod: str = "web", count: int = 1, seconds: float = READY_SECONDS
+    ) -> list[dict[str, Any]]:
         """The audit lines of sessions in a pod, once there are `count`."""
         deadline = time.monotonic() + seconds
         while True:
@@ -83,6 +89,22 @@ class StreamingProcess:
             if len(found) >= count or time.monotonic() > deadline:
                 return found
             await asyncio.sleep(0.02)
+
+
+Until = Callable[[Callable[[], object]], Awaitable[None]]
+
+
+@pytest.fixture
+def until() -> Until:
+    """Waits until something holds, and fails when it does not in good time."""
+
+    async def wait(condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + READY_SECONDS
+        while not condition():
+            assert time.monotonic() < deadline, "it did not come to hold"
+            await asyncio.sleep(0.02)
+
+    return wait
 
 
 class Launcher:
@@ -130,7 +152,7 @@ class Launcher:
                 daemon.process.terminate()
                 time.sleep(0.1)
                 daemon.process.terminate()
-                daemon.process.wait(10)
+                daemon.process.wait(READY_SECONDS)
 
 
 @pytest.fixture
@@ -171,114 +193,6 @@ def _spawn(
         )
 
 
-@dataclass(slots=True)
-class Container:
-    """A running container with its conmon."""
-
-    id: str
-    bundle: Path
-    root: Path
-    pid: int
-    conmon: int
-
-    @property
-    def attach_socket(self) -> str:
-        return str(self.bundle / "attach")
-
-    @property
-    def control_fifo(self) -> str:
-        return str(self.bundle / "ctl")
-
-    @property
-    def network_namespace(self) -> str:
-        return f"/proc/{self.pid}/ns/net"
-
-    @property
-    def runtime_command(self) -> list[str]:
-        return [CRUN, "--root", str(self.root)]
-
-    def process(self, *args: str, tty: bool = False) -> bytes:
-        """The OCI process document of a command."""
-        document = _process(list(args), tty)
-        return json.dumps(document).encode()
-
-    def exec_request(
-        self,
-        *args: str,
-        stdin: bool = False,
-        stderr: bool = True,
-        tty: bool = False,
-        pod: str = "web",
-        **more: Any,
-    ) -> pb.OpenExecRequest:
-        return pb.OpenExecRequest(
-            target=pb.Target(container_id=self.id, pod_sandbox_id="pod", pod_name=pod, pod_namespace="test"),
-            streams=pb.Streams(stdin=stdin, stdout=True, stderr=stderr and not tty, tty=tty),
-            runtime_command=self.runtime_command,
-            process=self.process(*args, tty=tty),
-            **more,
-        )
-
-    def shell(self, script: str, **options: Any) -> pb.OpenExecRequest:
-        return self.exec_request("/bin/sh", "-c", script, **options)
-
-    def attach_request(self, *, tty: bool = False, stdin: bool = True) -> pb.OpenAttachRequest:
-        return pb.OpenAttachRequest(
-            target=pb.Target(container_id=self.id, pod_sandbox_id="pod"),
-            streams=pb.Streams(stdin=stdin, stdout=True, stderr=not tty, tty=tty),
-            attach_socket=self.attach_socket,
-            control_fifo=self.control_fifo,
-        )
-
-    def forward_request(self, *ports: int) -> pb.OpenPortForwardRequest:
-        return pb.OpenPortForwardRequest(
-            target=pb.Target(pod_sandbox_id="pod"), network_namespace=self.network_namespace, ports=ports
-        )
-
-
-def _process(args: list[str], tty: bool) -> dict[str, Any]:
-    return {
-        "terminal": tty,
-        "user": {"uid": 0, "gid": 0},
-        "args": args,
-        "env": ["PATH=/bin", "TERM=xterm"],
-        "cwd": "/",
-    }
-
-
-def _bundle(directory: Path, args: list[str], tty: bool) -> None:
-    rootfs = directory / "rootfs"
-    for name in ("bin", "proc", "dev", "tmp"):
-        (rootfs / name).mkdir(parents=True)
-    shutil.copy(BUSYBOX, rootfs / "bin/busybox")
-    applets = (
-        "sh cat echo sleep head tail true false wc stty kill ps dd yes seq md5sum env nohup sync".split()
-    )
-    for applet in applets:
-        (rootfs / "bin" / applet).symlink_to("busybox")
-    config = {
-        "ociVersion": "1.0.2",
-        "process": _process(args, tty),
-        "root": {"path": str(rootfs)},
-        "hostname": "streaming",
-        "mounts": [
-            {"destination": "/proc", "type": "proc", "source": "proc"},
-            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]},
-            {
-                "destination": "/dev/pts",
-                "type": "devpts",
-                "source": "devpts",
-                "options": ["newinstance", "ptmxmode=0666", "mode=0620"],
-            },
-        ],
-        "linux": {
-            "namespaces": [{"type": name} for name in ("pid", "mount", "ipc", "uts", "network")],
-            "cgroupsPath": f"/{_GROUP}/{directory.name}",
-        },
-    }
-    (directory / "config.json").write_text(json.dumps(config))
-
-
 MakeContainer = Callable[..., Container]
 
 
@@ -287,14 +201,16 @@ def make_container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeCon
     """Makes containers that run until the module's tests are over."""
     demand("crun", "conmon", "busybox")
     base = tmp_path_factory.mktemp("containers")
-    root = base / "crun"
     made: list[Container] = []
 
-    def make(*args: str, tty: bool = False, stdin: bool = False, stdin_once: bool = False) -> Container:
+    def make(
+        *args: str, tty: bool = False, stdin: bool = False, stdin_once: bool = False, runtime: str = CRUN
+    ) -> Container:
+        root = base / Path(runtime).name
         name = f"streaming-{os.getpid()}-{len(made)}-{time.monotonic_ns() % 10**6}"
         bundle = base / name
-        _bundle(bundle, list(args) or ["/bin/sleep", "100000"], tty)
-        container = _run(name, bundle, root, tty=tty, stdin=stdin, stdin_once=stdin_once)
+        write_bundle(bundle, list(args) or ["/bin/sleep", "100000"], tty)
+        container = run_container(name, bundle, root, runtime, tty=tty, stdin=stdin, stdin_once=stdin_once)
         made.append(container)
         return container
 
@@ -303,32 +219,19 @@ def make_container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeCon
         subprocess.run([*container.runtime_command, "delete", "--force", container.id], capture_output=True)
         with contextlib.suppress(ProcessLookupError):
             os.kill(container.conmon, signal.SIGKILL)
-    for group in Path("/sys/fs/cgroup").glob(f"**/{_GROUP}"):
+    for group in Path("/sys/fs/cgroup").glob(f"**/{GROUP}"):
         with contextlib.suppress(OSError):  # others may still use it
             group.rmdir()
+
+
+@pytest.fixture(scope="module", params=[CRUN, RUNC], ids=["crun", "runc"])
+def any_container(request: pytest.FixtureRequest, make_container: MakeContainer) -> Container:
+    """A container that sleeps, by each OCI runtime."""
+    demand(Path(request.param).name)
+    return make_container(runtime=request.param)
 
 
 @pytest.fixture(scope="module")
 def container(make_container: MakeContainer) -> Container:
     """A container that sleeps."""
     return make_container()
-
-
-def _run(name: str, bundle: Path, root: Path, *, tty: bool, stdin: bool, stdin_once: bool) -> Container:
-    options = [
-        CONMON, "--api-version", "1", "--cid", name, "--cuuid", name, "--runtime", CRUN,
-        "--runtime-arg", "--root", "--runtime-arg", str(root), "--bundle", str(bundle), "--full-attach",
-        "--container-pidfile", str(bundle / "pid"), "--conmon-pidfile", str(bundle / "conmon.pid"),
-        "--exit-dir", str(bundle), "--log-path", f"k8s-file:{bundle}/log", "--log-level", "error",
-    ]  # fmt: skip
-    options += ["--terminal"] if tty else []
-    options += ["--stdin"] if stdin else []
-    options += ["--leave-stdin-open"] if stdin and not stdin_once else []
-    subprocess.run(options, check=True, cwd=bundle)
-    deadline = time.monotonic() + READY_SECONDS
-    while not ((bundle / "pid").exists() and (bundle / "pid").read_text()):
-        assert time.monotonic() < deadline, (bundle / "log").read_text()
-        time.sleep(0.02)
-    subprocess.run([CRUN, "--root", str(root), "start", name], check=True)
-    pid, conmon = (int((bundle / each).read_text()) for each in ("pid", "conmon.pid"))
-    return Container(name, bundle, root, pid, conmon)

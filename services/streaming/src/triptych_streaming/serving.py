@@ -28,10 +28,10 @@ from triptych_streaming.records import AttachSession, ExecSession, PortForwardSe
 from triptych_streaming.server.wire import Wire
 from triptych_streaming.sessions import Active, Sessions
 from triptych_streaming.settings import Settings
-from triptych_streaming.workers.attach import start_attach
+from triptych_streaming.workers.attach import AttachBackend
 from triptych_streaming.workers.backend import Backend
 from triptych_streaming.workers.dial import dial
-from triptych_streaming.workers.exec import start_exec
+from triptych_streaming.workers.exec import ExecBackend
 from triptych_streaming.workers.forward import ForwardLimits, ForwardSession
 from triptych_streaming.workers.remote import RemoteLimits, RemoteSession
 
@@ -81,11 +81,11 @@ class Server:
     ) -> Outcome:
         timeouts, limits = self.settings.timeouts, self.settings.limits
 
-        async def start() -> Backend:
-            if isinstance(session, ExecSession):
-                return await start_exec(session, self._directory, deadline=timeouts.exec_start)
-            return await start_attach(session, deadline=timeouts.exec_start)
-
+        backend: Backend
+        if isinstance(session, ExecSession):
+            backend = ExecBackend(session, self._directory, deadline=timeouts.exec_start)
+        else:
+            backend = AttachBackend(session, deadline=timeouts.exec_start)
         remote = RemoteSession(
             wire,
             protocol,
@@ -98,7 +98,7 @@ class Server:
             ),
             active.traffic,
         )
-        return await remote.run(start, early)
+        return await remote.run(backend, early)
 
     async def _forward(
         self, wire: Wire, session: PortForwardSession, protocol: PortForward, active: Active, early: bytes

@@ -31,16 +31,43 @@ def _split(packet: memoryview) -> tuple[Channel, memoryview]:
 
 
 class AttachBackend(Backend):
-    """One client's connection to a monitor."""
+    """One client's connection to a monitor.
 
-    def __init__(self, session: AttachSession, connected: socket.socket) -> None:
-        self._socket = connected
+    :param deadline: seconds for the monitor to answer.
+    """
+
+    def __init__(self, session: AttachSession, *, deadline: float) -> None:
+        self._session = session
+        self._deadline = deadline
         self._streams = session.streams
-        self._control_fifo = session.control_fifo
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        self._socket.setblocking(False)
+        self._connected = False
         self._ended = asyncio.get_running_loop().create_future()
+
+    async def prepare(self) -> None:
+        """Nothing: from a connection on, output would have to be kept for the client."""
+
+    async def start(self) -> None:
+        """Connect to the monitor.
+
+        :raises ContainerGone: it does not listen any more.
+        """
+        try:
+            async with asyncio.timeout(self._deadline):
+                await _connect(self._socket, self._session.attach_socket)
+        except (OSError, TimeoutError) as error:
+            reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "no answer"
+            raise ContainerGone(
+                f"container {self._session.target.container_id} is not running: "
+                f"its monitor's attach socket: {reason}"
+            ) from error
+        self._connected = True
 
     @property
     def outputs(self) -> Mapping[Channel, Output]:
+        if not self._connected:
+            return {}
         return {Channel.STDOUT: Output(self._socket.fileno(), self._receive, _split)}
 
     def _receive(self, into: memoryview) -> int:
@@ -66,11 +93,11 @@ class AttachBackend(Backend):
             self._socket.shutdown(socket.SHUT_WR)
 
     def resize(self, width: int, height: int) -> None:
-        if not (self._streams.tty and self._control_fifo):
+        if not (self._streams.tty and self._session.control_fifo):
             return
         with contextlib.suppress(OSError):
             # Opening fails at once when the monitor is gone and nobody reads.
-            fd = os.open(self._control_fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            fd = os.open(self._session.control_fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 os.write(fd, b"1 %d %d\n" % (height, width))
             finally:
@@ -88,30 +115,11 @@ class AttachBackend(Backend):
         return Outcome()
 
     async def hang_up(self, seconds: float) -> Outcome:
-        self.close()
+        await self.close()
         return Outcome()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         self._socket.close()
-
-
-async def start_attach(session: AttachSession, *, deadline: float) -> AttachBackend:
-    """Connect to the monitor.
-
-    :raises ContainerGone: it does not listen any more.
-    """
-    connected = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-    try:
-        connected.setblocking(False)
-        async with asyncio.timeout(deadline):
-            await _connect(connected, session.attach_socket)
-    except (OSError, TimeoutError) as error:
-        connected.close()
-        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "no answer"
-        raise ContainerGone(
-            f"container {session.target.container_id} is not running: its monitor's attach socket: {reason}"
-        ) from error
-    return AttachBackend(session, connected)
 
 
 async def _connect(connected: socket.socket, path: str) -> None:

@@ -33,17 +33,31 @@ class Input:
 
 
 class Backend(abc.ABC):
-    """A process with its streams."""
+    """A process with its streams: prepared, started, waited for or hung up, and closed in any case."""
+
+    @abc.abstractmethod
+    async def prepare(self) -> None:
+        """Do what can be done before the client has all its streams. The process must not run yet.
+
+        :raises TriptychError: it cannot be started.
+        """
+
+    @abc.abstractmethod
+    async def start(self) -> None:
+        """Let the process run, once prepared; it may have ended when this returns.
+
+        :raises TriptychError: it was not started.
+        """
 
     @property
     @abc.abstractmethod
     def outputs(self) -> Mapping[Channel, Output]:
-        """By channel; an output that is split stands under STDOUT."""
+        """By channel; an output that is split stands under STDOUT. Some are there before the start."""
 
     @property
     @abc.abstractmethod
     def input(self) -> Input | None:
-        """None when the session has no stdin."""
+        """None when the session has no stdin. For a started process."""
 
     @abc.abstractmethod
     def resize(self, width: int, height: int) -> None:
@@ -67,5 +81,5 @@ class Backend(abc.ABC):
         """The client is gone: close the streams, and after `seconds` end what does not end by itself."""
 
     @abc.abstractmethod
-    def close(self) -> None:
-        """Give back descriptors. Repeatable."""
+    async def close(self) -> None:
+        """Give back what it holds; what was prepared and not started is ended. Repeatable."""

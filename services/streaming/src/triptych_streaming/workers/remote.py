@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from triptych_errors import TriptychError
@@ -25,8 +25,9 @@ from triptych_streaming.protocol.remotecommand import RemoteCommand
 from triptych_streaming.protocol.status import Outcome
 from triptych_streaming.server.wire import Wire
 from triptych_streaming.traffic import Traffic
-from triptych_streaming.workers.backend import Backend, Input, Output
-from triptych_streaming.workers.pump import Sink, Source
+from triptych_streaming.workers.backend import Backend
+from triptych_streaming.workers.intake import Intake
+from triptych_streaming.workers.outputs import Outputs
 
 _CLOSE_SECONDS = 5.0
 _KILLED_SECONDS = 30.0
@@ -55,20 +56,17 @@ class RemoteSession:
         loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[None] = loop.create_future()
         self._gone: asyncio.Future[str] = loop.create_future()
-        self._all_read: asyncio.Future[None] = loop.create_future()
         self._writable = asyncio.Event()
+        self._outputs = Outputs(self._output, self._output_ended)
+        self._intake = Intake(wire, limits.buffer)
         self._backend: Backend | None = None
-        self._sources: dict[Channel, Source] = {}
-        self._sink: Sink | None = None
-        self._early = bytearray()
-        self._early_end = False
-        self._refused: set[Channel] = set()
         self._size: Resized | None = None
 
-    async def run(self, start: Callable[[], Awaitable[Backend]], early: bytes) -> Outcome:
+    async def run(self, backend: Backend, early: bytes) -> Outcome:
         """Serve the client until the process has ended or the client is gone.
 
-        :param start: starts the process; its errors are told to the client and are the outcome.
+        :param backend: a process that is not prepared yet; what fails of it is told to the client and is the
+            outcome.
         :param early: bytes that came with the handshake.
         :raises StreamsMissing: the client did not open its streams.
         :raises PeerFault: the client left or broke the protocol before the process was started.
@@ -82,16 +80,41 @@ class RemoteSession:
             self._receive(early)
         if wire.lost:
             self._lost()
-        await self._streams()
         try:
-            self._backend = await start()
-        except TriptychError as error:
-            return await self._finish(Outcome(failure=str(error)))
-        try:
-            return await self._serve(self._backend)
+            failure = await self._begin(backend)
+            if failure:
+                return await self._finish(Outcome(failure=failure))
+            return await self._serve(backend)
         finally:
             self._stop_pumps()
-            self._backend.close()
+            await shielded(backend.close(), _KILLED_SECONDS)
+
+    async def _begin(self, backend: Backend) -> str:
+        """Start the process when the client has opened its streams; why it did not start, if so."""
+        failure = ""
+        try:
+            await backend.prepare()
+        except TriptychError as error:
+            failure = str(error)
+        await self._streams()
+        if failure:
+            return failure
+        self._outputs.add(backend, complete=False)
+        self._resume()
+        try:
+            await backend.start()
+        except TriptychError as error:
+            return str(error)
+        self._started(backend)
+        return ""
+
+    def _started(self, backend: Backend) -> None:
+        self._backend = backend
+        self._outputs.add(backend, complete=True)
+        if self._size is not None:
+            backend.resize(self._size.width, self._size.height)
+        self._intake.open(backend.input)
+        self._resume()
 
     async def _streams(self) -> None:
         await asyncio.wait(
@@ -106,7 +129,6 @@ class RemoteSession:
         raise StreamsMissing(f"the client did not open its streams within {self._limits.creation:g} s")
 
     async def _serve(self, backend: Backend) -> Outcome:
-        self._start_pumps(backend)
         ended = asyncio.ensure_future(backend.wait())
         try:
             await self._until(ended)
@@ -148,15 +170,14 @@ class RemoteSession:
         Its own output is there to be read now. More can only come from children that it left behind with the
         output open; they get a while. A client that is slow to read gets as long as it needs.
         """
-        if all(source.ended for source in self._sources.values()):
+        outputs = self._outputs
+        if outputs.ended:
             return
-        done = (self._all_read, self._gone)
+        done = (outputs.all_read, self._gone)
         await asyncio.wait(done, timeout=self._limits.linger, return_when=asyncio.FIRST_COMPLETED)
-        while not (self._gone.done() or all(each.ended for each in self._sources.values())):
-            for source in self._sources.values():
-                if not source.ended and source.drain():
-                    source.close()
-            if any(not each.ended for each in self._sources.values()):
+        while not (self._gone.done() or outputs.ended):
+            outputs.drain()
+            if not outputs.ended:
                 self._writable.clear()
                 await self._writable.wait()
 
@@ -169,88 +190,30 @@ class RemoteSession:
 
     # From the process to the client
 
-    def _start_pumps(self, backend: Backend) -> None:
-        for channel, output in backend.outputs.items():
-            self._sources[channel] = self._source(channel, output)
-        target = backend.input
-        if target is not None:
-            self._sink = self._make_sink(target)
-            self._sink.write(self._early)
-            if self._early_end:
-                self._sink.end()
-        self._early = bytearray()
-        self._wire.release(self)
-        if self._size is not None:
-            backend.resize(self._size.width, self._size.height)
-        for channel in self._refused:
-            self._refuse(channel)
-        self._resume()
-
-    def _source(self, channel: Channel, output: Output) -> Source:
-        split = output.split
-        if split is None:
-            return Source(
-                output.fd,
-                output.read,
-                lambda data: self._output(channel, data),
-                lambda: self._output_ended(channel),
-            )
-        return Source(
-            output.fd,
-            output.read,
-            lambda packet: self._output(*split(packet)),
-            lambda: self._output_ended(Channel.STDOUT, Channel.STDERR),
-        )
-
     def _output(self, channel: Channel, data: memoryview) -> None:
         self._traffic.sent += len(data)
         self._protocol.output(channel, data)
         self._wire.write(self._protocol.take())
         if self._wire.congested:
-            for source in self._sources.values():
-                source.pause()
+            self._outputs.pause()
 
-    def _output_ended(self, *channels: Channel) -> None:
-        for channel in channels:
-            self._protocol.end_output(channel)
+    def _output_ended(self, channel: Channel) -> None:
+        self._protocol.end_output(channel)
         self._flush()
-        if not self._all_read.done() and all(source.ended for source in self._sources.values()):
-            self._all_read.set_result(None)
 
     def _resume(self) -> None:
         if not self._wire.congested:
-            for source in self._sources.values():
-                source.resume()
+            self._outputs.resume()
             self._writable.set()
-
-    def _refuse(self, channel: Channel) -> None:
-        """The client wants no more of this output; its writer shall notice."""
-        source = self._sources.get(channel)
-        if source is not None and self._backend is not None and self._backend.separate_outputs:
-            source.close()
-            self._backend.close_output(channel)
 
     def _flush(self) -> None:
         self._wire.write(self._protocol.take())
 
     def _stop_pumps(self) -> None:
-        for source in self._sources.values():
-            source.close()
-        if self._sink is not None:
-            self._sink.close()
+        self._outputs.close()
+        self._intake.close()
 
     # From the client to the process
-
-    def _make_sink(self, target: Input) -> Sink:
-        wire = self._wire
-        return Sink(
-            target.fd,
-            target.write,
-            limit=self._limits.buffer,
-            on_full=lambda: wire.hold(target),
-            on_room=lambda: wire.release(target),
-            on_closed=target.end,
-        )
 
     def _receive(self, data: Buffer) -> None:
         try:
@@ -264,32 +227,21 @@ class RemoteSession:
     def _handle(self, events: Iterable[RemoteEvent]) -> None:
         for event in events:
             if isinstance(event, StdinReceived):
-                self._stdin(event.data)
+                self._traffic.received += len(event.data)
+                self._intake.write(event.data)
             elif isinstance(event, StdinEnded):
-                self._early_end = True
-                if self._sink is not None:
-                    self._sink.end()
+                self._intake.end()
             elif isinstance(event, Resized):
                 self._size = event
                 if self._backend is not None:
                     self._backend.resize(event.width, event.height)
             elif isinstance(event, OutputRefused):
-                self._refused.add(event.channel)
-                self._refuse(event.channel)
+                self._outputs.refuse(event.channel)
             elif isinstance(event, SessionReady):
                 if not self._ready.done():
                     self._ready.set_result(None)
             elif isinstance(event, ClientClosed):
                 self._lose("the client closed the session")
-
-    def _stdin(self, data: Buffer) -> None:
-        self._traffic.received += len(data)
-        if self._sink is not None:
-            self._sink.write(data)
-            return
-        self._early += data
-        if len(self._early) > self._limits.buffer:
-            self._wire.hold(self)
 
     def _lost(self) -> None:
         self._lose(_CLIENT_GONE)
