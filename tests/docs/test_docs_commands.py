@@ -49,6 +49,7 @@ FOREIGN = {
 DEBIAN = {
     *("conmon", "crun", "runc", "containernetworking-plugins", "iptables", "nftables", "mount", "catatonit"),
     *("golang-github-containers-common", "criu", "docker-registry", "busybox-static", "iproute2"),
+    *("debootstrap", "qemu-system-x86", "e2fsprogs"),
 }
 
 _BLOCK = re.compile(r"^( *)```(\w+)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)

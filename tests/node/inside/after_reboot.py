@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import functools
+import re
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 from runtime.v1 import api_pb2 as cri
 from triptych_dev.vm.inside import DAEMONS, Node, eventually, systemctl
+
+RULE = re.compile(r"triptych|cbr0|-j (CNI|DNAT|MASQUERADE)|dnat to|masquerade")
 
 
 def test_the_daemons_came_back() -> None:
@@ -18,7 +22,7 @@ def test_the_daemons_came_back() -> None:
 
 
 def _active(unit: str) -> bool:
-    return systemctl("is-active", unit) == "active"
+    return systemctl("show", "-P", "ActiveState", unit) == "active"
 
 
 def test_what_ran_is_exited_and_its_address_free(node: Node) -> None:
@@ -43,8 +47,45 @@ def test_the_old_pod_can_be_removed(node: Node) -> None:
     assert not node.call("ListContainers", cri.ListContainersRequest()).containers
 
 
+def rules() -> list[str]:
+    """Every packet rule and table of ours, or of a pod's port."""
+    commands = (["iptables-save"], ["ip6tables-save"], ["nft", "list", "ruleset"])
+    said = [subprocess.run(argv, capture_output=True, text=True, check=True).stdout for argv in commands]
+    return [line for line in "\n".join(said).splitlines() if RULE.search(line)]
+
+
+def test_a_port_of_the_node(node: Node) -> None:
+    """The masquerade is loaded with the default network; a host port has rules while its pod runs."""
+    assert systemctl("is-active", "triptych-nat.service") == "active"
+    before = rules()
+    assert any("triptych_nat" in line for line in before)
+    sandbox = node.run_pod("port", ports={18080: 8080})
+    command = ("sh", "-c", "httpd -f -p 8080 -h /www")
+    node.run_container(sandbox, "main", command)
+    address = f"http://{_own_address()}:18080/index.html"
+    eventually(lambda: "hello from triptych" in _fetch(address))
+    assert len(rules()) > len(before)
+    node.remove_pod(sandbox[0])
+    assert _fetch(address) == ""
+
+
+def _own_address() -> str:
+    """Of the node on the bridge of the pods."""
+    argv = ["ip", "-4", "-brief", "address", "show", "triptych0"]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()[2].split("/")[0]
+
+
+def _fetch(address: str) -> str:
+    try:
+        with urllib.request.urlopen(address, timeout=30) as answer:
+            text: str = answer.read().decode()
+            return text
+    except OSError:
+        return ""
+
+
 def test_uninstall_leaves_nothing(node: Node) -> None:
-    node.run_container(node.run_pod("last"), "main")
+    node.run_container(node.run_pod("last", ports={18080: 8080}), "main")
     done = subprocess.run(
         [sys.executable, "-m", "triptych_dev", "uninstall"], capture_output=True, text=True, check=False
     )
@@ -56,3 +97,7 @@ def test_uninstall_leaves_nothing(node: Node) -> None:
     assert "triptych-runtime" not in units.stdout
     assert not list(Path("/sys/fs/cgroup").glob("**/triptych-*.scope"))
     assert "triptych" not in Path("/proc/self/mountinfo").read_text().replace("triptych-node", "")
+    links = subprocess.run(["ip", "-brief", "link"], capture_output=True, text=True, check=True).stdout
+    assert [line.split()[0] for line in links.splitlines() if not line.startswith(("lo ", "eth0 "))] == []
+    assert rules() == []
+    assert [path.name for path in Path("/run/netns").glob("*")] == []

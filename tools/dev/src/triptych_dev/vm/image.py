@@ -61,6 +61,7 @@ def ensure_image(cache: Path, say: Say) -> Image:
         make_ext4(done / "root.img", root, recipe.SIZE_MIB)
         # Renamed when whole, so that an interrupted build is no image.
         done.rename(home)
+        _forget_others(cache, home)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return image
@@ -114,6 +115,13 @@ def _bootstrap(root: Path, log: Path) -> None:
         path.chmod(0o755 if name in recipe.EXECUTABLE else 0o644)
     env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
     run(["chroot", str(root), "/bin/sh", "-c", recipe.SETUP], "configure the image", log, env)
+
+
+def _forget_others(cache: Path, home: Path) -> None:
+    """Images of older recipes; a machine that runs from one keeps its open files."""
+    for disk in cache.glob("*/root.img"):
+        if disk.parent != home:
+            shutil.rmtree(disk.parent, ignore_errors=True)
 
 
 def _newest(root: Path, prefix: str) -> str:

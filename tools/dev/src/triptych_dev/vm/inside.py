@@ -16,12 +16,15 @@ from runtime.v1 import api_pb2 as cri
 from runtime.v1 import api_pb2_grpc
 
 from triptych_dev.kubelet import container_config, pod_config
+from triptych_dev.patience import PATIENCE
 
 T = TypeVar("T")
 
 STATE = Path("/var/lib/triptych-node/life.json")
 DAEMONS = ("image", "runtime", "streaming")
-DEADLINE = 120
+DEADLINE = 60 * PATIENCE
+MIB = 1 << 20
+CGROUPS = Path("/sys/fs/cgroup")
 SLEEP = ("sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done")
 
 
@@ -53,10 +56,18 @@ class Node:
         with self.runtime() as stub:
             return getattr(stub, name)(request, timeout=DEADLINE, wait_for_ready=True)
 
-    def run_pod(self, name: str, **options: Any) -> tuple[str, cri.PodSandboxConfig]:
+    def run_pod(
+        self,
+        name: str,
+        change: Callable[[cri.PodSandboxConfig], None] | None = None,
+        handler: str = "",
+        **options: Any,
+    ) -> tuple[str, cri.PodSandboxConfig]:
         """A sandbox: its ID and configuration."""
         config = pod_config(name, **options)
-        request = cri.RunPodSandboxRequest(config=config)
+        if change is not None:
+            change(config)
+        request = cri.RunPodSandboxRequest(config=config, runtime_handler=handler)
         return self.call("RunPodSandbox", request).pod_sandbox_id, config
 
     def run_container(
@@ -117,9 +128,12 @@ def systemctl(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def eventually(check: Callable[[], T], seconds: float = 60) -> T:
-    """Call until the answer is true."""
-    end = time.monotonic() + seconds
+def eventually(check: Callable[[], T], seconds: float = 20) -> T:
+    """Call until the answer is true.
+
+    :param seconds: on an ordinary machine.
+    """
+    end = time.monotonic() + seconds * PATIENCE
     while True:
         answer = check()
         if answer or time.monotonic() > end:

@@ -39,6 +39,7 @@ PACKAGES = (
     "tar",
     "udev",
     "util-linux",
+    "xfsprogs",
 )
 
 INITRAMFS = {
