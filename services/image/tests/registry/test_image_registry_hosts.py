@@ -1,4 +1,4 @@
-"""Host directories, durations, proxies: what configuration means."""
+"""Host directories, durations, origins: what configuration means."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from triptych_image.registry.durations import parse_duration
 from triptych_image.registry.hosts import Host, HostsConfig
 from triptych_image.registry.hosts_toml import ALL, Capability
 from triptych_image.registry.http.origin import BadUrl, Origin
-from triptych_image.registry.http.proxies import InvalidProxy, Proxy, proxy_for
 
 
 def read(tmp_path: Path, domain: str) -> list[Host]:
@@ -104,6 +103,46 @@ def test_without_server_the_registry_itself_comes_last(tmp_path: Path, hosts_tom
     cache, registry = read(tmp_path, "quay.io")
     assert (cache.base, cache.link.fallback) == ("https://cache:5000/v2", True)
     assert registry.base == "https://quay.io/v2"
+
+
+def test_with_server_the_registry_itself_is_not_asked(tmp_path: Path, hosts_toml: Any) -> None:
+    hosts_toml("quay.io", 'server = "https://only"\n[host."http://cache:5000"]\n')
+    assert [host.name for host in read(tmp_path, "quay.io")] == ["cache:5000", "only"]
+    hosts_toml("_default", 'server = "https://only"\n')
+    assert [host.name for host in read(tmp_path, "gcr.io")] == ["only"]
+    assert [host.name for host in read(tmp_path, "docker.io")] == ["only"]
+
+
+def test_a_host_that_is_the_server_is_asked_once(tmp_path: Path, hosts_toml: Any) -> None:
+    hosts_toml(
+        "quay.io",
+        'server = "http://one:5000"\n[host."http://one:5000"]\ncapabilities = ["pull", "resolve"]\n',
+    )
+    (only,) = read(tmp_path, "quay.io")
+    assert (only.name, only.capabilities, only.is_registry) == ("one:5000", ALL, True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'server = "http://one"\ncapabilities = ["pull"]\n[host."http://one"]\n',
+        'server = "http://one"\n[host."http://one".header]\nX-Team = "a"\n',
+        'server = "http://one"\n[host."http://one"]\n[host."http://two"]\n',
+        'server = "http://one"\n[host."http://one/v2/prefix"]\noverride_path = true\n',
+    ],
+    ids=["capabilities", "header", "order", "path"],
+)
+def test_a_host_that_differs_from_the_server_keeps_its_turn(
+    tmp_path: Path, hosts_toml: Any, text: str
+) -> None:
+    hosts_toml("quay.io", text)
+    hosts = read(tmp_path, "quay.io")
+    assert (hosts[0].name, hosts[-1].name, len(hosts)) == ("one", "one", 2 + ("two" in text))
+
+
+def test_capabilities_of_no_server_mean_nothing(tmp_path: Path, hosts_toml: Any) -> None:
+    hosts_toml("quay.io", 'capabilities = ["pull"]\n[host."http://cache"]\n')
+    assert [host.capabilities for host in read(tmp_path, "quay.io")] == [ALL, ALL]
 
 
 @pytest.mark.parametrize("name", ["reg.local_5000_", "reg.local:5000"])
@@ -215,51 +254,3 @@ def test_origins(url: str, origin: str, target: str) -> None:
 def test_no_origins(url: str) -> None:
     with pytest.raises(BadUrl):
         Origin.parse(url)
-
-
-def origin(url: str) -> Origin:
-    return Origin.parse(url)[0]
-
-
-def test_proxy_by_scheme() -> None:
-    environment = {"HTTPS_PROXY": "http://me:s%20p@proxy:3128", "http_proxy": "other:8080"}
-    secure = proxy_for(origin("https://quay.io"), environment)
-    assert secure == Proxy("proxy", 3128, "Basic bWU6cyBw")
-    assert "bWU6" not in repr(secure)
-    assert proxy_for(origin("http://quay.io"), environment) == Proxy("other", 8080)
-    assert proxy_for(origin("https://localhost:5000"), environment) is None
-    assert proxy_for(origin("https://127.0.0.2"), environment) is None
-    assert proxy_for(origin("https://quay.io"), {}) is None
-
-
-@pytest.mark.parametrize(
-    ("rules", "url", "excluded"),
-    [
-        ("*", "https://quay.io", True),
-        ("quay.io", "https://quay.io", True),
-        ("quay.io", "https://cdn.quay.io", True),
-        ("quay.io", "https://notquay.io", False),
-        (".quay.io", "https://quay.io", False),
-        (".quay.io", "https://cdn.quay.io", True),
-        ("*.quay.io", "https://cdn.quay.io", True),
-        ("quay.io:8443", "https://quay.io", False),
-        ("quay.io:443", "https://quay.io", True),
-        (" a , quay.io ", "https://quay.io", True),
-        ("10.0.0.0/8", "https://10.1.2.3", True),
-        ("10.0.0.0/8", "https://11.1.2.3", False),
-        ("10.1.2.3", "https://10.1.2.3:5000", True),
-        ("[fd00::1]:5000", "https://[fd00::1]:5000", True),
-        ("fd00::/8", "https://[fd00::1]", True),
-        ("10.0.0.0/99", "https://10.1.2.3", False),
-        ("", "https://quay.io", False),
-    ],
-)
-def test_no_proxy(rules: str, url: str, excluded: bool) -> None:
-    environment = {"HTTPS_PROXY": "http://proxy", "NO_PROXY": rules}
-    assert (proxy_for(origin(url), environment) is None) is excluded
-
-
-@pytest.mark.parametrize("value", ["https://proxy", "socks5://proxy", "http://", "http://x:y"])
-def test_proxies_that_do_not_work_are_named(value: str) -> None:
-    with pytest.raises(InvalidProxy, match="HTTPS_PROXY"):
-        proxy_for(origin("https://quay.io"), {"HTTPS_PROXY": value})

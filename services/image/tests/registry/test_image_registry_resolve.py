@@ -370,6 +370,23 @@ async def test_failing_mirror_is_passed_over_at_once(serve: Any, client_for: Any
     assert len(mirror.seen) == 1
 
 
+@pytest.mark.parametrize("fallback", [True, False])
+async def test_upstream_is_asked_unless_the_mirror_is_the_server(
+    serve: Any, client_for: Any, hosts_toml: Any, fallback: bool
+) -> None:
+    mirror, upstream = await serve(), await serve()
+    upstream.add_image(b"layer")
+    server = "" if fallback else f'server = "{mirror.url}"\n'
+    hosts_toml(upstream.host, f'{server}[host."{mirror.url}"]\ncapabilities = ["pull", "resolve"]\n')
+    if fallback:
+        assert (await resolve(client_for(), f"{upstream.host}/app")).host == upstream.host
+    else:
+        with pytest.raises(ContentNotFound):
+            await resolve(client_for(), f"{upstream.host}/app")
+        assert upstream.seen == []
+    assert len(mirror.seen) == 1
+
+
 async def test_silent_mirror_costs_its_own_budget_and_then_a_penalty(
     serve: Any, client_for: Any, hosts_toml: Any
 ) -> None:

@@ -1,8 +1,9 @@
-"""TLS: own CA, client certificates, plain HTTP where it may be, proxies and tunnels."""
+"""TLS: own CA, client certificates, plain HTTP where it may be."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from contextlib import aclosing
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 from triptych_image.registry import InvalidHostsConfig, RegistryUnavailable, UnexpectedResponse
+from triptych_image.registry.http.origin import Origin
+from triptych_image.registry.http.plain import PlainHosts
 from triptych_oci import Descriptor, MediaType, Reference
 
 
@@ -45,6 +48,108 @@ async def test_loopback_needs_no_certificate(serve: Any, client_for: Any, certif
     registry = await serve(tls=certificates.server_context())
     registry.add_image(b"layer")
     await resolve(client_for(), f"{registry.host}/app")
+
+
+class Front:
+    """A port that speaks plain HTTP or TLS, whichever registry it leads to.
+
+    :ivar hellos: connections that began with a TLS hello.
+    :ivar answer: what the wrong kind of connection gets.
+    """
+
+    def __init__(self, registry: Any) -> None:
+        self.registry = registry
+        self.answer = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTPS request to an HTTP server."
+        self.hellos = 0
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> str:
+        self.server = await asyncio.start_server(self.accept, "127.0.0.1", 0)
+        return f"127.0.0.1:{self.server.sockets[0].getsockname()[1]}"
+
+    async def __aexit__(self, *_: object) -> None:
+        self.server.close()
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.tasks.add(task)
+        first = await reader.read(1)
+        self.hellos += first == b"\x16"
+        if (first == b"\x16") != (self.registry.scheme == "https"):
+            writer.write(self.answer)
+            writer.close()
+            return
+        host, _, port = self.registry.host.rpartition(":")
+        answers, upstream = await asyncio.open_connection(host, int(port))
+        upstream.write(first)
+        await asyncio.gather(self.pipe(reader, upstream), self.pipe(answers, writer))
+
+    async def pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+
+async def test_plain_host_is_asked_by_tls_once(serve: Any, client_for: Any) -> None:
+    registry = await serve()
+    registry.add_image(b"layer")
+    client = client_for()
+    front = Front(registry)
+    async with front as host:
+        for _ in range(3):
+            await resolve(client, f"{host}/app")
+            client.close()  # so that the next one connects again
+    assert front.hellos == 1
+    assert len(registry.seen) == 3
+
+
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.0 400 Bad Request\r\n\r\nTLS wanted", b"\x15\x03\x01\0\2\2\x0a", b""]
+)
+async def test_host_that_speaks_tls_by_now(
+    serve: Any, client_for: Any, certificates: Any, answer: bytes
+) -> None:
+    """What a server of HTTPS answers to a plain request makes the client try TLS again."""
+    registry, secure = await serve(), await serve(tls=certificates.server_context())
+    registry.add_image(b"layer")
+    secure.add_image(b"layer")
+    client = client_for()
+    front = Front(registry)
+    async with front as host:
+        await resolve(client, f"{host}/app")
+        client.close()
+        front.registry, front.answer = secure, answer
+        await resolve(client, f"{host}/app")
+    assert (len(registry.seen), len(secure.seen)) == (1, 1)
+
+
+def test_plain_hosts_are_bounded() -> None:
+    known = PlainHosts()
+    origins = [Origin("https", "localhost", port) for port in range(1, 1000)]
+    for origin in origins:
+        known.add(origin)
+    remembered = [origin for origin in origins if origin in known]
+    assert remembered == origins[-256:]
+    assert known.forget(origins[-1]) and not known.forget(origins[-1])
+    assert origins[-1] not in known
+
+
+async def test_plain_is_no_answer_for_a_host_of_https(serve: Any, client_for: Any, hosts_toml: Any) -> None:
+    """That a host spoke plain HTTP once means nothing after its configuration asks for TLS."""
+    registry = await serve()
+    registry.add_image(b"layer")
+    client = client_for()
+    await resolve(client, f"{registry.host}/app")
+    hosts_toml(registry.host, f'server = "https://{registry.host}"\n')
+    with pytest.raises(RegistryUnavailable, match="TLS"):
+        await resolve(client, f"{registry.host}/app")
+    assert len(registry.seen) == 1
 
 
 async def test_client_certificate(serve: Any, client_for: Any, hosts_toml: Any, certificates: Any) -> None:
@@ -161,79 +266,6 @@ async def test_client_certificate_is_not_shown_to_redirect_targets(
         assert await repository.fetch_blob(blob) == b"content"
     assert not any(shown)
     assert len(shown) == 1
-
-
-async def start_proxy(registry: Any) -> tuple[asyncio.Server, list[str]]:
-    """An HTTP proxy that leads everything to one registry; notes first lines and credentials."""
-    lines: list[str] = []
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-        writer.close()
-
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        lines.extend(
-            line
-            for line in head.decode().split("\r\n")
-            if line.startswith(("CONNECT", "GET", "Proxy-Authorization"))
-        )
-        host, _, port = registry.host.rpartition(":")
-        upstream_reader, upstream = await asyncio.open_connection(host, int(port))
-        if head.startswith(b"CONNECT"):
-            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        else:
-            upstream.write(head.replace(b"GET http://registry.example", b"GET ", 1))
-        for one in (pipe(reader, upstream), pipe(upstream_reader, writer)):
-            tasks.add(asyncio.ensure_future(one))
-
-    return await asyncio.start_server(accept, "127.0.0.1", 0), lines
-
-
-@pytest.mark.parametrize("tls", [True, False])
-async def test_proxy(
-    serve: Any,
-    client_for: Any,
-    hosts_toml: Any,
-    certificates: Any,
-    monkeypatch: pytest.MonkeyPatch,
-    tls: bool,
-) -> None:
-    registry = await serve(tls=certificates.server_context() if tls else None)
-    registry.add_image(b"layer")
-    proxy, lines = await start_proxy(registry)
-    port = proxy.sockets[0].getsockname()[1]
-    for name in ("HTTP_PROXY", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, f"http://me:pw@127.0.0.1:{port}")
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    scheme = "https" if tls else "http"
-    hosts_toml("registry.example", f'server = "{scheme}://registry.example"\nskip_verify = true\n')
-    await resolve(client_for(proxy_environment=True), "registry.example/app")
-    expected = (
-        "CONNECT registry.example:443 HTTP/1.1"
-        if tls
-        else "GET http://registry.example/v2/app/manifests/latest HTTP/1.1"
-    )
-    assert lines == [expected, "Proxy-Authorization: Basic bWU6cHc="]
-    assert all("proxy-authorization" not in one.headers for one in registry.seen) or not tls
-    proxy.close()
-
-
-async def test_proxy_that_refuses(client_for: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
-        writer.close()
-
-    proxy = await asyncio.start_server(refuse, "127.0.0.1", 0)
-    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}")
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    with pytest.raises(RegistryUnavailable, match="CONNECT refused: HTTP/1.1 407"):
-        await resolve(client_for(proxy_environment=True, attempts=1), "registry.example/app")
-    proxy.close()
 
 
 @pytest.mark.parametrize("what", ["manifest", "blob"])

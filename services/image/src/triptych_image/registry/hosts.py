@@ -13,6 +13,7 @@ from triptych_oci import DEFAULT_DOMAIN
 from triptych_image.registry.credentials import same_server
 from triptych_image.registry.errors import InvalidHostsConfig
 from triptych_image.registry.hosts_toml import (
+    ALL,
     Capability,
     HostEntry,
     docker_certificates,
@@ -65,8 +66,9 @@ class HostsConfig:
         entries = [HostEntry()] if directory is None else self._entries(directory)
         # The `server` of the registry's own directory is the operator's word for where the registry is.
         own = directory is None or directory.name != _DEFAULT_DIRECTORY
-        last = len(entries) - 1
-        return [_host(entry, domain, own and index == last) for index, entry in enumerate(entries)]
+        *mirrors, server = entries
+        last = _host(server, domain, own)
+        return [*_without(last, [_host(entry, domain, False) for entry in mirrors]), last]
 
     def _entries(self, directory: Path) -> list[HostEntry]:
         file = directory / "hosts.toml"
@@ -105,10 +107,11 @@ def _find(domain: str, roots: Sequence[str]) -> Path | None:
 
 def _host(entry: HostEntry, domain: str, is_server: bool) -> Host:
     tls = entry.tls
-    scheme, server = entry.scheme, entry.server
+    scheme, server, capabilities = entry.scheme, entry.server, entry.capabilities
     if not server:
         server = _HUB if domain == DEFAULT_DOMAIN else domain
         scheme, tls = _default_scheme(server, tls)
+        capabilities = ALL  # as containerd; those of the file are those of a `server`
     origin, _ = Origin.parse(f"{scheme}://{server}")
     fallback = False
     if origin.scheme == "http" and tls is not None and origin.port != 80:
@@ -118,10 +121,17 @@ def _host(entry: HostEntry, domain: str, is_server: bool) -> Host:
     return Host(
         Link(origin, tls or DEFAULT_TLS, entry.headers, entry.dial_seconds, fallback),
         f"{origin}{entry.path}",
-        entry.capabilities,
+        capabilities,
         domain if mirror else "",
         is_server or same_server(server, domain),
     )
+
+
+def _without(server: Host, mirrors: list[Host]) -> list[Host]:
+    """The mirrors but the server itself, where it comes next anyway."""
+    if mirrors and mirrors[-1].link == server.link and mirrors[-1].base == server.base:
+        return mirrors[:-1] if mirrors[-1].capabilities in server.capabilities else mirrors
+    return mirrors
 
 
 def _default_scheme(server: str, tls: TlsConfig | None) -> tuple[str, TlsConfig | None]:

@@ -118,16 +118,25 @@ class HttpClient:
         headers = self._headers(link, request, origin, home)
         for fresh in (False, True):
             connection = await self.pool.take(route, fresh=fresh)
+            again = not fresh and request.body is None
             try:
-                shown = self._target(connection, origin, target)
-                head = await self._exchange(connection, request, shown, headers)
+                shown, also = _forwarded(connection, origin, target)
+                head = await self._exchange(connection, request, shown, headers + also)
             except ClosedEarly:
                 self.pool.drop(connection)
+            except AttemptFailed as failure:
+                doubtful = self.pool.doubt(connection)
+                self.pool.drop(connection)
+                if not (again and doubtful and failure.kind is Failure.PROTOCOL):
+                    raise
             except BaseException:
                 self.pool.drop(connection)
                 raise
             else:
-                return Response(connection, head, request.method, origin, request.url, self.pool)
+                # What servers of HTTPS say to a plain request, and so has to be asked for again with TLS.
+                if head.status != 400 or not again or not self.pool.doubt(connection):
+                    return Response(connection, head, request.method, origin, request.url, self.pool)
+                self.pool.drop(connection)
         raise AttemptFailed(Failure.BROKEN, origin.authority, "connection closed without an answer")
 
     async def _exchange(
@@ -147,12 +156,6 @@ class HttpClient:
         except TimeoutError:
             raise AttemptFailed(Failure.SLOW, connection.host, f"no answer within {seconds:g} s") from None
 
-    def _target(self, connection: Connection, origin: Origin, target: str) -> str:
-        """A plain request through a proxy names the whole URL."""
-        if connection.stream.tls or self.pool.proxy(origin) is None:
-            return target
-        return f"http://{origin.authority}{target}"
-
     def _headers(self, link: Link, request: Request, origin: Origin, home: bool) -> Headers:
         headers: Headers = [("Host", origin.authority), ("Accept-Encoding", "identity")]
         names = {name.lower() for name, _ in request.headers}
@@ -164,7 +167,13 @@ class HttpClient:
                 headers.append(("Authorization", request.authorization))
         if "user-agent" not in names:
             headers.append(("User-Agent", USER_AGENT))
-        proxy = self.pool.proxy(origin) if origin.scheme == "http" else None
-        if proxy is not None and proxy.authorization:
-            headers.append(("Proxy-Authorization", proxy.authorization))
         return [*headers, *request.headers]
+
+
+def _forwarded(connection: Connection, origin: Origin, target: str) -> tuple[str, Headers]:
+    """The request target and more headers; a proxy that forwards is told the whole URL."""
+    proxy = connection.forwarder
+    if proxy is None:
+        return target, []
+    url = f"{replace(origin, scheme='http')}{target}"
+    return url, [("Proxy-Authorization", proxy.authorization)] if proxy.authorization else []

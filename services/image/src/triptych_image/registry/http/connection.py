@@ -10,6 +10,7 @@ from typing import Final
 import h11
 
 from triptych_image.registry.failures import AttemptFailed, Failure
+from triptych_image.registry.http.proxies import Proxy
 from triptych_image.registry.http.stream import Stream
 
 _MAX_HEAD: Final = 64 << 10
@@ -43,13 +44,15 @@ class Connection:
     """Carries one exchange after another.
 
     :param host: for errors.
+    :param forwarder: the proxy at the other end, which is told the whole URL.
     """
 
-    __slots__ = ("host", "idle_since", "protocol", "reused", "stream")
+    __slots__ = ("forwarder", "host", "idle_since", "protocol", "reused", "stream")
 
-    def __init__(self, stream: Stream, host: str) -> None:
+    def __init__(self, stream: Stream, host: str, forwarder: Proxy | None = None) -> None:
         self.stream = stream
         self.host = host
+        self.forwarder = forwarder
         self.reused = False
         self.idle_since = 0.0
         self.protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)

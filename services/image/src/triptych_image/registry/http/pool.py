@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from triptych_image.registry.failures import AttemptFailed, Failure
 from triptych_image.registry.http.connection import Connection
-from triptych_image.registry.http.dial import NotTls, dial
+from triptych_image.registry.http.dial import Hop, NotTls, dial
 from triptych_image.registry.http.origin import Origin
-from triptych_image.registry.http.proxies import Proxy, proxy_for
+from triptych_image.registry.http.plain import PlainHosts
+from triptych_image.registry.http.proxies import ProxyKind, proxy_for
 from triptych_image.registry.http.tls import TlsConfig, TlsContexts
 from triptych_image.registry.settings import RegistrySettings
-
-_PLAIN_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +47,9 @@ class Pool:
         self._idle: dict[Route, list[Connection]] = {}
         self._routes: dict[Connection, Route] = {}
         self._limits: dict[Origin, _Limit] = {}
-        self._plain: dict[Origin, float] = {}
+        self._plain = PlainHosts()
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
-
-    def proxy(self, origin: Origin) -> Proxy | None:
-        """The proxy that an origin is reached through."""
-        return proxy_for(origin, os.environ) if self.settings.proxy_environment else None
 
     async def take(self, route: Route, *, fresh: bool = False) -> Connection:
         """A connection, kept or new; give it back or drop it.
@@ -107,24 +102,39 @@ class Pool:
         return None
 
     async def _open(self, route: Route) -> Connection:
-        origin = route.origin
-        proxy = self.proxy(origin)
-        if origin.scheme == "https" and not self._is_plain(origin):
+        origin, seconds = route.origin, route.dial_seconds
+        if origin.scheme == "https" and not (route.fallback and origin in self._plain):
             context = await self._contexts.get(route.tls)
             try:
-                return Connection(await dial(origin, context, proxy, route.dial_seconds), origin.authority)
+                stream = await dial(origin, context, await self._hop(origin, route.tls), seconds)
             except NotTls as error:
                 if not route.fallback:
                     raise AttemptFailed(Failure.UNTRUSTED, origin.authority, f"TLS: {error}") from None
-                self._plain[origin] = time.monotonic() + _PLAIN_SECONDS
-        return Connection(await dial(origin, None, proxy, route.dial_seconds), origin.authority)
+                self._plain.add(origin)
+            else:
+                return Connection(stream, origin.authority)
+        hop = await self._hop(replace(origin, scheme="http"), route.tls)
+        try:
+            stream = await dial(origin, None, hop, seconds)
+        except BaseException:
+            self._plain.forget(origin)
+            raise
+        forwards = hop is not None and hop.proxy.kind is not ProxyKind.SOCKS5
+        return Connection(stream, origin.authority, hop.proxy if hop and forwards else None)
 
-    def _is_plain(self, origin: Origin) -> bool:
-        until = self._plain.get(origin)
-        if until is not None and until < time.monotonic():
-            del self._plain[origin]
-            return False
-        return until is not None
+    async def _hop(self, origin: Origin, tls: TlsConfig) -> Hop | None:
+        """The proxy that an origin is reached through; trusted by what the host's CAs vouch for, always."""
+        proxy = proxy_for(origin, os.environ) if self.settings.proxy_environment else None
+        if proxy is None:
+            return None
+        if proxy.kind is not ProxyKind.HTTPS:
+            return Hop(proxy, None)
+        return Hop(proxy, await self._contexts.get(TlsConfig(ca=tls.ca)))
+
+    def doubt(self, connection: Connection) -> bool:
+        """An exchange failed: whether plain HTTP, which worked once, may be why. TLS is tried again then."""
+        route = self._routes.get(connection)
+        return route is not None and not connection.stream.tls and self._plain.forget(route.origin)
 
     def give_back(self, connection: Connection) -> None:
         """Keep a connection whose exchange is complete for the next request."""

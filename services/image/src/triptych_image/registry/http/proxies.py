@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import enum
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,26 +14,54 @@ from triptych_errors import FailedPrecondition
 
 from triptych_image.registry.http.origin import Origin
 
-_DEFAULT_PORT: Final = 80
+# RFC 1929 has a byte for the length of each.
+_SOCKS_MOST: Final = 255
 
 
 class InvalidProxy(FailedPrecondition):
     """A proxy variable that cannot be used; the message names it."""
 
 
+class ProxyKind(enum.Enum):
+    """How a proxy is spoken to: plain, over TLS, or by SOCKS."""
+
+    HTTP = "http"
+    HTTPS = "https"
+    SOCKS5 = "socks5"
+
+
+# As Go's net/http, SOCKS5 proxies look names up themselves, with and without the "h".
+_KINDS: Final = {
+    "http": (ProxyKind.HTTP, 80),
+    "https": (ProxyKind.HTTPS, 443),
+    "socks5": (ProxyKind.SOCKS5, 1080),
+    "socks5h": (ProxyKind.SOCKS5, 1080),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """An HTTP proxy; `authorization` is the value of Proxy-Authorization, or ""."""
+    """A proxy; `username` is None when its URL has no user information."""
 
+    kind: ProxyKind
     host: str
     port: int
-    authorization: str = field(default="", repr=False)
+    username: str | None = field(default=None, repr=False)
+    password: str = field(default="", repr=False)
+
+    @property
+    def authorization(self) -> str:
+        """The value of Proxy-Authorization, or ""."""
+        if self.username is None:
+            return ""
+        pair = f"{self.username}:{self.password}"
+        return f"Basic {base64.b64encode(pair.encode()).decode()}"
 
 
 def proxy_for(origin: Origin, environment: Mapping[str, str]) -> Proxy | None:
     """The proxy for an origin, or None to connect directly; loopback is always direct.
 
-    :raises InvalidProxy: when the variable is no http URL.
+    :raises InvalidProxy: when the variable is no URL of a known kind.
     """
     if origin.is_loopback:
         return None
@@ -49,16 +78,27 @@ def _parse(name: str, value: str) -> Proxy:
         port = parts.port
     except ValueError:
         raise InvalidProxy(f"environment variable {name} is no URL") from None
-    if parts.scheme != "http" or not parts.hostname:
+    if parts.scheme not in _KINDS or not parts.hostname:
         raise InvalidProxy(
             f"environment variable {name}: proxies of scheme {parts.scheme!r} are not supported",
-            hint="give an http:// URL; https:// registries are tunnelled through it by CONNECT",
+            hint=f"give a URL of one of the schemes {', '.join(_KINDS)}",
         )
-    authorization = ""
-    if parts.username is not None:
-        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        authorization = f"Basic {base64.b64encode(pair.encode()).decode()}"
-    return Proxy(parts.hostname, _DEFAULT_PORT if port is None else port, authorization)
+    kind, usual_port = _KINDS[parts.scheme]
+    username = None if parts.username is None else unquote(parts.username)
+    password = unquote(parts.password or "")
+    if kind is ProxyKind.SOCKS5:
+        _check_socks(name, username, password)
+    return Proxy(kind, parts.hostname, usual_port if port is None else port, username, password)
+
+
+def _check_socks(name: str, username: str | None, password: str) -> None:
+    if username is None:
+        return
+    for what, text in (("user name", username), ("password", password)):
+        if not 1 <= len(text.encode()) <= _SOCKS_MOST:
+            raise InvalidProxy(
+                f"environment variable {name}: SOCKS5 takes a {what} of 1 to {_SOCKS_MOST} bytes"
+            )
 
 
 def _excluded(origin: Origin, rules: str) -> bool:

@@ -12,6 +12,8 @@ import struct
 import termios
 from typing import Final
 
+from triptych_image.registry.http.nested import NestedTls
+
 _SPLICE_MOST: Final = 1 << 20
 _SPLICE_FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 # Below this a wait for more bytes is worth less than the bytes.
@@ -36,8 +38,8 @@ class Stream:
         self._since = 0.0
         self._waited = 0.0
         self._lowat = 1
-        self.sock = sock
-        self.tls = isinstance(sock, ssl.SSLSocket)
+        self.sock: socket.socket | NestedTls = sock
+        self.tls = False
         self.received = 0
 
     @property
@@ -132,8 +134,8 @@ class Stream:
             return False
         try:
             if self.tls:
-                self.sock.recv_into(bytearray(1))
-            else:
+                self.sock.recv_into(memoryview(bytearray(1)))
+            elif isinstance(self.sock, socket.socket):
                 self.sock.recv(1, socket.MSG_PEEK)
         except (BlockingIOError, ssl.SSLWantReadError):
             return True
@@ -146,9 +148,19 @@ class Stream:
         with contextlib.suppress(OSError):
             self.sock.close()
 
-    async def handshake(self) -> None:
-        """TLS handshake of a socket that was wrapped without one."""
-        assert isinstance(self.sock, ssl.SSLSocket)
+    async def secure(self, context: ssl.SSLContext, server_hostname: str) -> None:
+        """Speak TLS from here on, inside the TLS that there may be already.
+
+        :raises ssl.SSLError: when the handshake fails.
+        """
+        if isinstance(self.sock, ssl.SSLSocket):
+            self.sock = NestedTls(self.sock, context, server_hostname)
+        else:
+            assert isinstance(self.sock, socket.socket)
+            self.sock = context.wrap_socket(
+                self.sock, server_hostname=server_hostname, do_handshake_on_connect=False
+            )
+        self.tls = True
         while True:
             try:
                 self.sock.do_handshake()
