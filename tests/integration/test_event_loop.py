@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ _LIMIT = 0.5
 @pytest.fixture
 def stack(tmp_path: Path) -> Iterator[Stack]:
     settings = {"streaming": {"http": {"listen": "127.0.0.1:0"}}}
-    made = Stack(tmp_path / "loop", "triptych-loop", "10.93.0.0/16", settings)
+    made = Stack(tmp_path / "loop", f"tloop{os.getpid()}", "10.93.0.0/16", settings)
     made.write_configuration()
     try:
         made.start(env={"PYTHONASYNCIODEBUG": "1"})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -26,11 +25,6 @@ class Site(Stack):
     """A stack with an image pulled."""
 
     image_reference = ""
-
-    def pods(self) -> set[str]:
-        """IDs of all sandboxes that were ever begun here; others may run pods on this node too."""
-        log = (self.root / "runtime.log").read_text(errors="replace")
-        return set(re.findall(r"[0-9a-f]{64}", log))
 
 
 @pytest.fixture(scope="module")

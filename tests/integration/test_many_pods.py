@@ -78,7 +78,7 @@ class Site(Stack):
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     base = tmp_path_factory.mktemp("many")
     registry = Registry(base / "registry")
-    made = Site(base / "stack", "triptych-many", "10.95.0.0/16")
+    made = Site(base / "stack", f"tmany{os.getpid()}", "10.95.0.0/16")
     registry.start()
     try:
         Pusher(registry.host).push("busybox", "1", busybox_image())

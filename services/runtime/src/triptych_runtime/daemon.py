@@ -89,6 +89,7 @@ async def _become_ready(daemon: Daemon[Settings], node: Node, ready: Readiness, 
     }
     log.info("ready", extra=extra)
     await recovery.clean_up(node)
+    await recovery.keep_removing_root_filesystems(node)
 
 
 async def _reload(node: Node, settings: Settings) -> None:

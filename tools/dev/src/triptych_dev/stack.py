@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,68 +18,16 @@ from typing import Any
 
 import grpc
 from runtime.v1 import api_pb2_grpc
+from triptych.rootfs.v1 import rootfs_pb2_grpc
 from triptych_linux import mounts
 
-from triptych_dev.patience import PATIENCE
+from triptych_dev.processes import START_SECONDS, Process, StackError, free_port, pss, spawn, wait_for
+from triptych_dev.stack_cgroups import kill_group, remove_cgroups
+from triptych_dev.stack_settings import merge, toml
 
 DAEMONS = ("image", "runtime", "streaming")
-_START = 20.0 * PATIENCE
-_STOP = 30.0 * PATIENCE
-_YOUNG = 60.0
 
-
-class StackError(Exception):
-    """Something did not start or stop; the message has the end of its log."""
-
-
-def free_port() -> int:
-    """A TCP port of loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@dataclass(slots=True)
-class Process:
-    """A process that we started, and where its output went."""
-
-    name: str
-    popen: subprocess.Popen[bytes]
-    log: Path
-
-    def stop(self, number: int = signal.SIGTERM, seconds: float = _STOP) -> int:
-        """Signal it and wait; killed when it does not end."""
-        if self.popen.poll() is None:
-            self.popen.send_signal(number)
-            try:
-                self.popen.wait(seconds)
-            except subprocess.TimeoutExpired:
-                self.popen.kill()
-                self.popen.wait(5)
-                raise StackError(f"{self.name} did not end on signal {number}:\n{self.tail()}") from None
-        return self.popen.returncode
-
-    def tail(self, lines: int = 30) -> str:
-        """The end of its output."""
-        with contextlib.suppress(FileNotFoundError):
-            return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
-        return ""
-
-
-def spawn(name: str, argv: list[str], log: Path, env: Mapping[str, str] | None = None) -> Process:
-    """Start a process in a session of its own, its output appended to `log`."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
-        popen = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env={**os.environ, **(env or {})},
-        )
-    return Process(name, popen, log)
+__all__ = ["DAEMONS", "Process", "Registry", "Stack", "StackError", "free_port", "pss", "spawn", "wait_for"]
 
 
 class Registry:
@@ -119,17 +67,6 @@ def _connects(host: str) -> bool:
     with contextlib.suppress(OSError), socket.create_connection((name, int(port)), 1):
         return True
     return False
-
-
-def wait_for(ready: Any, process: Process, seconds: float = _START) -> None:
-    """Wait until `ready()` holds, or raise with the end of the process's log."""
-    end = time.monotonic() + seconds
-    while not ready():
-        if process.popen.poll() is not None:
-            raise StackError(f"{process.name} ended with {process.popen.returncode}:\n{process.tail()}")
-        if time.monotonic() > end:
-            raise StackError(f"{process.name} is not ready after {seconds:g} s:\n{process.tail()}")
-        time.sleep(0.02)
 
 
 @dataclass(slots=True)
@@ -172,8 +109,8 @@ class Stack:
         self.state.mkdir(parents=True, exist_ok=True)
         self.write_network(self._conflist())
         for daemon in DAEMONS:
-            settings = _merge(self._settings(daemon), self.overrides.get(daemon, {}))
-            self.config_file(daemon).write_text(_toml(settings))
+            settings = merge(self._settings(daemon), self.overrides.get(daemon, {}))
+            self.config_file(daemon).write_text(toml(settings))
 
     def write_network(self, conflist: Mapping[str, Any]) -> None:
         """Write the CNI configuration."""
@@ -252,15 +189,20 @@ class Stack:
         """kill -9."""
         self.stop(daemon, number=signal.SIGKILL)
 
-    def wait_for_death(self, daemon: str, seconds: float = _START) -> None:
+    def wait_for_death(self, daemon: str, seconds: float = START_SECONDS) -> None:
         """Wait until a daemon has ended by itself (a fault point struck)."""
         self.processes.pop(daemon).popen.wait(seconds)
+
+    def pods(self) -> set[str]:
+        """IDs of all pods and containers that were ever begun here, by the daemon's log."""
+        log = self.root / "runtime.log"
+        return set(re.findall(r"\b[0-9a-f]{64}\b", log.read_text(errors="replace") if log.exists() else ""))
 
     def _kill_containers(self) -> None:
         """End what a failed test left running, by the cgroups of the pods that were ours."""
         for name in {path.name for path in (self.state / "runtime" / "ns").glob("*")}:
             for directory in Path("/sys/fs/cgroup").glob(f"*/triptych/{name}"):
-                _kill_group(directory)
+                kill_group(directory)
 
     @contextlib.contextmanager
     def runtime(self) -> Iterator[api_pb2_grpc.RuntimeServiceStub]:
@@ -274,32 +216,24 @@ class Stack:
         with _channel(self.socket("image")) as channel:
             yield api_pb2_grpc.ImageServiceStub(channel)
 
+    @contextlib.contextmanager
+    def root_filesystems(self) -> Iterator[rootfs_pb2_grpc.RootfsServiceStub]:
+        """What the runtime daemon asks of the image daemon, over a connection of its own."""
+        with _channel(self.socket("image")) as channel:
+            yield rootfs_pb2_grpc.RootfsServiceStub(channel)
+
     def clean(self) -> None:
         """Stop everything and remove every trace: pods, mounts, bridge, cgroups, directories."""
         with contextlib.suppress(StackError):
             self.stop()
         self._kill_containers()
+        pods = self.pods()
         for directory in (self.state, self.root):
             if directory.exists():
                 mounts.umount_below(directory)
                 shutil.rmtree(directory, ignore_errors=True)
         subprocess.run(["ip", "link", "delete", self.bridge], capture_output=True, timeout=10, check=False)
-        remove_cgroups()
-
-
-def _kill_group(directory: Path) -> None:
-    """SIGKILL what is in a cgroup and below, and remove it."""
-    for _ in range(100):
-        procs = [int(pid) for file in directory.glob("**/cgroup.procs") for pid in file.read_text().split()]
-        for pid in procs:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        if not procs:
-            break
-        time.sleep(0.02)
-    for below in [*sorted((d for d in directory.glob("**/*") if d.is_dir()), reverse=True), directory]:
-        with contextlib.suppress(OSError):
-            below.rmdir()
+        remove_cgroups(pods)
 
 
 def _serving(path: str, service: str) -> bool:
@@ -318,50 +252,3 @@ def _channel(path: str) -> grpc.Channel:
     # An own connection each time: gRPC would share a failed one with its backoff.
     options = [("grpc.max_receive_message_length", 64 << 20), ("grpc.use_local_subchannel_pool", 1)]
     return grpc.insecure_channel(f"unix:{path}", options=options)
-
-
-def remove_cgroups() -> None:
-    """Remove empty cgroups that daemons made for themselves; one in use stays.
-
-    So does a young one below the top: it may be that of another stack's pod, which is not in use yet.
-    """
-    for hierarchy in (Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").iterdir()):
-        for name in ("triptych", "triptych-monitors"):
-            top = os.fspath(hierarchy / name)
-            # Others may remove theirs meanwhile: what is gone is passed over.
-            for directory, _, _ in os.walk(top, topdown=False):
-                with contextlib.suppress(OSError):
-                    if directory == top or time.time() - os.stat(directory).st_mtime > _YOUNG:
-                        os.rmdir(directory)
-
-
-def pss(pids: list[int]) -> int:
-    """The proportional set size of processes in bytes (proc(5), smaps_rollup)."""
-    total = 0
-    for pid in pids:
-        with contextlib.suppress(OSError):
-            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
-                    total += int(line.split()[1]) * 1024
-    return total
-
-
-def _merge(base: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in more.items():
-        known = merged.get(key)
-        merged[key] = (
-            _merge(known, value) if isinstance(known, dict) and isinstance(value, Mapping) else value
-        )
-    return merged
-
-
-def _toml(settings: Mapping[str, Any], prefix: str = "") -> str:
-    """A TOML document of plain values, lists and nested tables."""
-    plain = {k: v for k, v in settings.items() if not isinstance(v, Mapping)}
-    lines = [f"{json.dumps(key)} = {json.dumps(value)}" for key, value in plain.items()]
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            table = f"{prefix}{json.dumps(key)}"
-            lines += [f"[{table}]", _toml(value, f"{table}.")]
-    return "\n".join(lines) + "\n"

@@ -16,6 +16,8 @@ from triptych_runtime.cgroups.paths import PREFIX, Driver, expand_slice
 GROUP = f"/{PREFIX}-monitors"
 _SCOPE = f"{PREFIX}-monitors.scope"
 _SLICE = f"{PREFIX}.slice"
+# Another instance on this node that ends takes the empty cgroup with it.
+_ATTEMPTS = 5
 _GONE = (errno.ENOENT, errno.ENODEV)
 
 
@@ -56,12 +58,14 @@ class Monitors:
             async with self._lock:
                 if await asyncio.to_thread(self._write, pid):
                     return
-                if self._driver is Driver.SYSTEMD:
-                    await self._start_scope(pid)
-                else:
-                    await asyncio.to_thread(self._make)
-                if not await asyncio.to_thread(self._write, pid):
-                    raise CgroupFailed(f"place monitor {pid}: its cgroup vanished")
+                for _ in range(_ATTEMPTS):
+                    if self._driver is Driver.SYSTEMD:
+                        await self._start_scope(pid)
+                    else:
+                        await asyncio.to_thread(self._make)
+                    if await asyncio.to_thread(self._write, pid):
+                        return
+                raise CgroupFailed(f"place monitor {pid}: its cgroup vanishes")
         except OSError as error:
             raise CgroupFailed(f"place monitor {pid}: {error.filename}: {error.strerror}") from error
 

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Sequence
+from typing import TypeVar
 
 import grpc
 from triptych.rootfs.v1 import rootfs_pb2, rootfs_pb2_grpc
+from triptych_errors import DeadlineExceeded
 
 from triptych_runtime.clients.calls import call
+from triptych_runtime.errors import ServiceDown
 
+T = TypeVar("T")
 _DAEMON = "triptych-image"
 _DEADLINE = 60.0
 _REMOVE_DEADLINE = 5.0
 
 
 class ImageClient:
-    """RootfsService on the image daemon's socket."""
+    """RootfsService on the image daemon's socket.
+
+    :ivar missed: set when a call found nobody or got no answer in time. What it asked for may be done or
+        not, and what was to be removed then may still be there.
+    """
 
     def __init__(self, channel: grpc.aio.Channel, socket: str) -> None:
         self.channel = channel
         self.socket = socket
+        self.missed = asyncio.Event()
         self._stub = rootfs_pb2_grpc.RootfsServiceStub(channel)
 
     async def prepare_rootfs(
@@ -45,7 +55,7 @@ class ImageClient:
             mount_label=mount_label,
         )
         work = self._stub.PrepareRootfs(request, timeout=_DEADLINE)
-        return await call(work, daemon=_DAEMON, socket=self.socket, step="prepare root filesystem")
+        return await self._call(work, "prepare root filesystem")
 
     async def prepare_volume(
         self,
@@ -67,7 +77,7 @@ class ImageClient:
             mount_label=mount_label,
         )
         work = self._stub.PrepareImageVolume(request, timeout=_DEADLINE)
-        return await call(work, daemon=_DAEMON, socket=self.socket, step="prepare image volume")
+        return await self._call(work, "prepare image volume")
 
     async def remove(self, key: str, *, prefix: bool = False) -> None:
         """Drop a root filesystem or, with `prefix`, what lies below the key; idempotent.
@@ -76,16 +86,24 @@ class ImageClient:
         """
         request = rootfs_pb2.RemoveRootfsRequest(key=key, prefix=prefix)
         work = self._stub.RemoveRootfs(request, timeout=_REMOVE_DEADLINE, wait_for_ready=True)
-        await call(work, daemon=_DAEMON, socket=self.socket, step="remove root filesystem")
+        await self._call(work, "remove root filesystem")
 
     async def keys(self) -> list[str]:
-        """Every key that the image daemon keeps."""
-        work = self._stub.ListRootfs(rootfs_pb2.ListRootfsRequest(), timeout=_DEADLINE)
-        answer = await call(work, daemon=_DAEMON, socket=self.socket, step="list root filesystems")
+        """Every key that the image daemon keeps; waits a while for one that is down."""
+        request = rootfs_pb2.ListRootfsRequest()
+        work = self._stub.ListRootfs(request, timeout=_DEADLINE, wait_for_ready=True)
+        answer = await self._call(work, "list root filesystems")
         return [item.key for item in answer.items]
 
     async def usage(self, keys: Sequence[str]) -> dict[str, rootfs_pb2.Usage]:
         """Disk usage of writable layers by key."""
         work = self._stub.RootfsUsage(rootfs_pb2.RootfsUsageRequest(keys=keys), timeout=_DEADLINE)
-        answer = await call(work, daemon=_DAEMON, socket=self.socket, step="measure root filesystems")
+        answer = await self._call(work, "measure root filesystems")
         return {item.key: item for item in answer.items}
+
+    async def _call(self, work: Awaitable[T], step: str) -> T:
+        try:
+            return await call(work, daemon=_DAEMON, socket=self.socket, step=step)
+        except (ServiceDown, DeadlineExceeded):
+            self.missed.set()
+            raise

@@ -2,5 +2,6 @@
 
 from triptych_runtime.recovery.load import load
 from triptych_runtime.recovery.reconcile import clean_up, reconcile
+from triptych_runtime.recovery.root_filesystems import keep_removing_root_filesystems
 
-__all__ = ["clean_up", "load", "reconcile"]
+__all__ = ["clean_up", "keep_removing_root_filesystems", "load", "reconcile"]

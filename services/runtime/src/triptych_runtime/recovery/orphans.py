@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import shutil
-from collections.abc import Awaitable
 from pathlib import Path
-
-from triptych_errors import TriptychError
 
 from triptych_runtime.bundles import remove_bundle
 from triptych_runtime.node import Node
-
-log = logging.getLogger(__name__)
+from triptych_runtime.recovery.removal import remove_orphan
+from triptych_runtime.recovery.root_filesystems import remove_root_filesystems
 
 
 async def remove_orphans(node: Node) -> None:
@@ -25,24 +21,14 @@ async def remove_orphans(node: Node) -> None:
     await _oci_containers(node)
     await _bundles(node)
     await _sandboxes(node)
-    await _root_filesystems(node)
-
-
-async def _remove(kind: str, identity: str, *steps: Awaitable[object]) -> None:
-    log.info("removing an orphan", extra={"kind": kind, "id": identity})
-    for step in steps:
-        try:
-            await step
-        except (TriptychError, OSError) as error:
-            extra = {"kind": kind, "id": identity, "error": str(error)}
-            log.warning("an orphan could not be removed", extra=extra)
+    await remove_root_filesystems(node)
 
 
 async def _oci_containers(node: Node) -> None:
     for handler in node.handlers.all():
         for name in await asyncio.to_thread(handler.runtime.known):
             if name not in node.state.containers:
-                await _remove("OCI container", name, handler.runtime.delete(name))
+                await remove_orphan("OCI container", name, handler.runtime.delete(name))
 
 
 async def _bundles(node: Node) -> None:
@@ -52,7 +38,9 @@ async def _bundles(node: Node) -> None:
             if name not in node.state.containers:
                 bundle, volumes = node.paths.bundle(name), node.paths.volumes(name)
                 images = asyncio.to_thread(shutil.rmtree, checkpoints / name, ignore_errors=True)
-                await _remove("bundle", name, asyncio.to_thread(remove_bundle, bundle, volumes), images)
+                await remove_orphan(
+                    "bundle", name, asyncio.to_thread(remove_bundle, bundle, volumes), images
+                )
     for name in await asyncio.to_thread(_entries, node.paths.exits):
         if name not in node.state.containers:
             node.exits.remove_file(name)
@@ -66,19 +54,7 @@ async def _sandboxes(node: Node) -> None:
         if name not in node.state.sandboxes:
             cgroup = node.cgroups.resolve_parent(node.cgroups.default_parent(name))
             removal = (cgroup.kill(), node.namespaces.destroy(name), node.files.destroy(name))
-            await _remove("pod sandbox", name, *removal, node.cgroups.remove_pod(name))
-
-
-async def _root_filesystems(node: Node) -> None:
-    try:
-        keys = await node.images.keys()
-    except TriptychError as error:
-        log.info("the image daemon was not asked for orphans", extra={"error": str(error)})
-        return
-    for owner in {key.partition("/")[0] for key in keys}:
-        if owner not in node.state.containers:
-            removal = (node.images.remove(owner), node.images.remove(owner, prefix=True))
-            await _remove("root filesystem", owner, *removal)
+            await remove_orphan("pod sandbox", name, *removal, node.cgroups.remove_pod(name))
 
 
 def _entries(directory: Path) -> list[str]:

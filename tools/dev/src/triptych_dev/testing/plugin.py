@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING
 import hypothesis.internal.observability  # noqa: F401
 import pytest
 
-from triptych_dev.testing import needs
+from triptych_dev.testing import needs, turns
 
 if TYPE_CHECKING:
     from triptych_dev.leftovers import Marks
     from triptych_dev.stack import Registry, Stack
 
-# Sessions that run at the same time on one node get in nobody's way.
-_TURN = os.getpid() % 50
-_NAME = f"live{_TURN}-test"
+_TURNS = 50
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -92,10 +90,11 @@ def live_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     from triptych_dev.stack import Stack
 
     demand(*needs.LIVE)
+    turn = turns.take(_TURNS, lambda number: Path(f"/run/live{number}-test").exists())
     stack = Stack(
         Path(tmp_path_factory.mktemp("live")),
-        _NAME,
-        f"10.{200 + _TURN}.0.0/16",
+        f"live{turn}-test",
+        f"10.{200 + turn}.0.0/16",
         {"streaming": {"http": {"listen": "127.0.0.1:0"}}},
     )
     stack.write_configuration()
