@@ -16,6 +16,7 @@ from triptych_runtime.stats import (
     StatsCollector,
     metric_descriptors,
 )
+from triptych_runtime.stats.families import FAMILIES
 from triptych_runtime.stats.layers import LayerCache
 from triptych_runtime.stats.rates import Rates
 from triptych_runtime.stats.readers import CpuSample
@@ -167,6 +168,16 @@ async def test_stats_of_a_container_whose_cgroup_is_gone(tmp_path: Path) -> None
         (stats,) = await StatsCollector(None, tasks).container_stats([subject])
     assert stats.attributes.id == "c1"
     assert not stats.HasField("cpu") and not stats.HasField("memory") and not stats.HasField("swap")
+
+
+def test_every_metric_is_documented() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "resources.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| `container_")]
+    assert rows == [
+        f"| `{family.name}` | {'counter' if family.kind == api_pb2.COUNTER else 'gauge'} "
+        f"| {', '.join(f'`{label}`' for label in family.labels)} | {family.help} |"
+        for family in FAMILIES
+    ]
 
 
 async def test_metrics_match_their_descriptors(tmp_path: Path) -> None:
