@@ -49,6 +49,21 @@ class Signer:
     def sign(self, payload: bytes) -> str:
         return base64.b64encode(self._sign(payload)).decode()
 
+    def bundle(self, statement: bytes, /, **envelope: Any) -> dict[str, Any]:
+        """A bundle v0.3 as `cosign sign --key` of version 3 writes it."""
+        kind = b"application/vnd.in-toto+json"
+        signed = b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(statement), statement)
+        return {
+            "mediaType": MediaType.SIGSTORE_BUNDLE,
+            "verificationMaterial": {"publicKey": {"hint": "aGludA=="}, "tlogEntries": []},
+            "dsseEnvelope": {
+                "payload": base64.b64encode(statement).decode(),
+                "payloadType": kind.decode(),
+                "signatures": [{"sig": self.sign(signed), "keyid": ""}],
+                **envelope,
+            },
+        }
+
 
 @pytest.fixture(scope="session")
 def signer() -> Signer:
@@ -76,24 +91,54 @@ def attach(
         registry.describe(payload, MediaType.COSIGN_SIGNATURE) | {"annotations": {ANNOTATION: signature}}
         for payload, signature in signed
     ]
-    manifest = {
+    if way == "tag":
+        registry.add_manifest(artifact(registry, *(extra or []), *layers), image.replace(":", "-") + ".sig")
+    else:
+        refer(registry, image, (artifact(registry, *(extra or []), *layers), MediaType.COSIGN_ARTIFACT, {}))
+
+
+def artifact(registry: Any, *layers: Any) -> dict[str, Any]:
+    return {
         "schemaVersion": 2,
         "mediaType": MediaType.OCI_MANIFEST,
-        "config": registry.describe(b"{}", MediaType.OCI_CONFIG),
-        "layers": [*(extra or []), *layers],
+        "config": registry.describe(b"{}", MediaType.OCI_EMPTY),
+        "layers": [*layers],
     }
-    if way == "tag":
-        registry.add_manifest(manifest, image.replace(":", "-") + ".sig")
-        return
-    digest = registry.add_manifest(manifest)
-    entry = {
-        "mediaType": MediaType.OCI_MANIFEST,
-        "digest": digest,
-        "size": len(registry.manifests[digest][1]),
-        "artifactType": MediaType.COSIGN_ARTIFACT,
-    }
-    index = {"schemaVersion": 2, "mediaType": MediaType.OCI_INDEX, "manifests": [entry]}
+
+
+def refer(registry: Any, image: str, *artifacts: tuple[dict[str, Any], str, dict[str, str]]) -> None:
+    """Let artifacts of some type, with annotations, refer to an image by the tag of its digest."""
+    entries = []
+    for manifest, kind, notes in artifacts:
+        digest = registry.add_manifest(manifest)
+        size = len(registry.manifests[digest][1])
+        entry = {"mediaType": MediaType.OCI_MANIFEST, "digest": digest, "size": size, "artifactType": kind}
+        entries.append(entry | ({"annotations": notes} if notes else {}))
+    index = {"schemaVersion": 2, "mediaType": MediaType.OCI_INDEX, "manifests": entries}
     registry.add_manifest(index, image.replace(":", "-"), media_type=MediaType.OCI_INDEX)
+
+
+SIGN = "https://sigstore.dev/cosign/sign/v1"
+
+
+def statement_of(digest: str, name: str = "", predicate: str = SIGN) -> bytes:
+    algorithm, _, value = digest.partition(":")
+    subject = {"digest": {algorithm: value}, "annotations": {}} | ({"name": name} if name else {})
+    kind = "https://in-toto.io/Statement/v1"
+    return json.dumps(
+        {"_type": kind, "subject": [subject], "predicateType": predicate, "predicate": {}}
+    ).encode()
+
+
+def attach_bundles(registry: Any, image: str, *bundles: Any, predicate: str = SIGN) -> None:
+    """Store bundles beside an image as cosign 3 does: one artifact each."""
+    kind = MediaType.SIGSTORE_BUNDLE
+    annotations = {"dev.sigstore.bundle.content": "dsse-envelope"}
+    if predicate:
+        annotations["dev.sigstore.bundle.predicateType"] = predicate
+    texts = [bundle if isinstance(bundle, bytes) else json.dumps(bundle).encode() for bundle in bundles]
+    manifests = [artifact(registry, registry.describe(text, kind)) for text in texts]
+    refer(registry, image, *((manifest, kind, annotations) for manifest in manifests))
 
 
 Check = Callable[..., Any]
@@ -103,10 +148,10 @@ Check = Callable[..., Any]
 def check(tmp_path: Path, client_for: Any) -> Check:
     """Check a reference under a policy."""
 
-    async def run(reference: str, policy: Any, *digests: Digest) -> None:
+    async def run(reference: str, policy: Any, *digests: Digest, **settings: bool) -> None:
         path = tmp_path / "policy.json"
         path.write_text(policy if isinstance(policy, str) else json.dumps(policy))
-        engine = PolicyEngine(PolicySettings(path=str(path)))
+        engine = PolicyEngine(PolicySettings(path=str(path), **settings))
         async with client_for().repository(Reference.parse(reference)) as repository:
             await engine.check(repository, digests or (Digest.of(b""),))
 
@@ -273,6 +318,92 @@ async def test_signed_payload_of_another_form(
         await check(f"{registry.host}/app", sigstore(signer), digest)
 
 
+@pytest.mark.parametrize("kind", ["ecdsa", "ed25519", "rsa"])
+@pytest.mark.parametrize("predicate", [SIGN, ""])
+async def test_bundle_passes(serve: Any, check: Check, kind: str, predicate: str) -> None:
+    registry = await serve()
+    signer = Signer(kind)
+    digest = registry.add_image(b"layer")
+    attach_bundles(registry, digest, signer.bundle(statement_of(digest)), predicate=predicate)
+    await check(f"{registry.host}/app:v1", sigstore(signer), digest, unnamed_signatures=True)
+
+
+async def test_bundle_names_no_image(serve: Any, check: Check, signer: Signer) -> None:
+    """Unless the operator says so, a key vouches for names, which `cosign sign` leaves out of bundles."""
+    registry = await serve()
+    digest = registry.add_image(b"layer")
+    attach_bundles(registry, digest, signer.bundle(statement_of(digest)))
+    with pytest.raises(SignatureRejected, match="names no image .*policy.unnamed_signatures in image.toml"):
+        await check(f"{registry.host}/app", sigstore(signer), digest)
+
+
+@pytest.mark.parametrize("unnamed", [True, False])
+async def test_bundle_with_a_name_is_held_to_it(
+    serve: Any, check: Check, signer: Signer, unnamed: bool
+) -> None:
+    registry = await serve()
+    digest = registry.add_image(b"layer")
+    statement = statement_of(digest, f"{registry.host}/app:v1")
+    attach_bundles(registry, digest, signer.bundle(statement))
+    policy = sigstore(signer, "matchRepoDigestOrExact")
+    await check(f"{registry.host}/app:v1", policy, digest, unnamed_signatures=unnamed)
+    with pytest.raises(SignatureRejected, match="for the name '.*/app:v1'"):
+        await check(f"{registry.host}/app:v2", policy, digest, unnamed_signatures=unnamed)
+
+
+async def test_bundle_of_another_image_or_key(serve: Any, check: Check, signer: Signer) -> None:
+    registry = await serve()
+    digest, other = registry.add_image(b"layer"), registry.add_image(b"evil")
+    attach_bundles(registry, other, signer.bundle(statement_of(digest)))
+    with pytest.raises(SignatureRejected, match=f"for {digest}, not for {other}"):
+        await check(f"{registry.host}/app", sigstore(signer), other, unnamed_signatures=True)
+    attach_bundles(registry, other, Signer("ecdsa").bundle(statement_of(other)))
+    with pytest.raises(SignatureRejected, match="not by a key of the policy"):
+        await check(f"{registry.host}/app", sigstore(signer), other, unnamed_signatures=True)
+
+
+@pytest.mark.parametrize("annotated", [True, False])
+async def test_attestation_is_no_signature(
+    serve: Any, check: Check, signer: Signer, annotated: bool
+) -> None:
+    """A scan's result is signed by the same key, and may say that the image must not run."""
+    registry = await serve()
+    digest = registry.add_image(b"layer")
+    predicate = "https://cosign.sigstore.dev/attestation/vuln/v1"
+    bundle = signer.bundle(statement_of(digest, predicate=predicate))
+    attach_bundles(registry, digest, bundle, predicate=predicate if annotated else "")
+    reason = "it has no signature" if annotated else "payload is malformed"
+    with pytest.raises(SignatureRejected, match=reason):
+        await check(f"{registry.host}/app", sigstore(signer), digest, unnamed_signatures=True)
+
+
+async def test_one_good_bundle_among_bad_ones(serve: Any, check: Check, signer: Signer) -> None:
+    registry = await serve()
+    digest = registry.add_image(b"layer")
+    statement = statement_of(digest)
+    good = signer.bundle(statement)
+    bad = [
+        b"",
+        b"[]",
+        b"\xff",
+        b"[" * 5000,
+        {"mediaType": MediaType.SIGSTORE_BUNDLE},
+        good | {"mediaType": "application/vnd.dev.sigstore.bundle.v9+json"},
+        good | {"dsseEnvelope": None, "messageSignature": {"signature": "AA=="}},
+        signer.bundle(statement, payload="!!"),
+        signer.bundle(statement, payloadType="text/plain"),
+        signer.bundle(statement, signatures=[]),
+        signer.bundle(statement, signatures=good["dsseEnvelope"]["signatures"] * 2),
+        signer.bundle(statement, signatures=[{"sig": signer.sign(statement)}]),
+        signer.bundle(statement.replace(b"sign/v1", b"sign/v2")),
+    ]
+    attach_bundles(registry, digest, *bad)
+    with pytest.raises(SignatureRejected, match="not by a key of the policy; a signature's payload"):
+        await check(f"{registry.host}/app", sigstore(signer), digest, unnamed_signatures=True)
+    attach_bundles(registry, digest, *bad, good)
+    await check(f"{registry.host}/app", sigstore(signer), digest, unnamed_signatures=True)
+
+
 @pytest.mark.parametrize(
     ("identity", "asked", "signed", "passes"),
     [
@@ -377,7 +508,7 @@ async def test_gpg_is_refused_by_name_where_it_applies(check: Check) -> None:
     gpg = {"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/k"}
     policy = {"default": [ACCEPT], "transports": {"docker": {"registry.redhat.io": [gpg]}}}
     await check("quay.io/app", policy)
-    with pytest.raises(InvalidPolicy, match="signedBy"):
+    with pytest.raises(InvalidPolicy, match=r"signedBy.*sigstoreSigned.*cosign sign --key"):
         await check("registry.redhat.io/app", policy)
 
 

@@ -7,6 +7,7 @@ from typing import assert_never
 
 from triptych_oci import Digest, Reference
 
+from triptych_image.policy.claims import Claim, Signature, read_claims
 from triptych_image.policy.document import (
     AcceptAnything,
     PolicyFile,
@@ -21,7 +22,7 @@ from triptych_image.policy.identity import accepts
 from triptych_image.policy.keys import Verify, load_key
 from triptych_image.policy.scopes import requirements_for
 from triptych_image.policy.settings import PolicySettings
-from triptych_image.policy.signatures import Signature, find_signatures, read_claim
+from triptych_image.policy.signatures import find_signatures
 from triptych_image.registry import Repository
 
 
@@ -51,7 +52,7 @@ class PolicyEngine:
             return
         policy = self._file.load(self.settings.path)
         requirements, place = requirements_for(policy, repository.reference)
-        checker = _Checker(repository, digests, f"policy {self.settings.path}, {place}")
+        checker = _Checker(repository, digests, f"policy {self.settings.path}, {place}", self.settings)
         for requirement in requirements:
             await checker.check(requirement)
 
@@ -59,11 +60,14 @@ class PolicyEngine:
 class _Checker:
     """One image against the requirements of one scope."""
 
-    def __init__(self, repository: Repository, digests: Sequence[Digest], place: str) -> None:
+    def __init__(
+        self, repository: Repository, digests: Sequence[Digest], place: str, settings: PolicySettings
+    ) -> None:
         self._repository = repository
         self._reference: Reference = repository.reference
         self._digests = list(dict.fromkeys(digests))
         self._place = place
+        self._unnamed = settings.unnamed_signatures
         self._found: dict[Digest, list[Signature]] = {}
 
     async def check(self, requirement: Requirement) -> None:
@@ -75,7 +79,8 @@ class _Checker:
             case SignedBy():
                 raise InvalidPolicy(
                     f"{self._reference}: {self._place}: GPG signatures (signedBy) are not supported",
-                    hint="sign with cosign and require sigstoreSigned",
+                    hint='require {"type": "sigstoreSigned", "keyPath": "/etc/cosign.pub"} here and sign '
+                    "with `cosign sign --key`, or insecureAcceptAnything where images are not signed",
                 )
             case SigstoreSigned():
                 await self._check_sigstore(requirement)
@@ -109,13 +114,25 @@ class _Checker:
         self, requirement: SigstoreSigned, keys: list[Verify], signature: Signature, digest: Digest
     ) -> str | None:
         """Why a signature does not do, or None. The key is checked before anything is parsed."""
-        if not any(verify(signature.signature, signature.payload) for verify in keys):
+        if not any(verify(signature.signature, signature.signed) for verify in keys):
             return "a signature is not by a key of the policy"
-        claim = read_claim(signature.payload)
-        if claim is None:
+        claims = read_claims(signature)
+        if not claims:
             return "a signature's payload is malformed"
-        if claim.digest != digest:
-            return f"a signature is for {claim.digest[:80]}, not for {digest}"
-        if not accepts(requirement.signed_identity, self._reference, claim.reference):
-            return f"a signature is for the name {claim.reference[:200]!r}"
-        return None
+        matching = [claim for claim in claims if claim.digest == digest]
+        if not matching:
+            return f"a signature is for {claims[0].digest[:80]}, not for {digest}"
+        if any(self._accepts(requirement, claim) for claim in matching):
+            return None
+        name = matching[0].reference
+        if name is None:
+            return (
+                "a signature by a key of the policy names no image (sigstore bundles of cosign 3 never do; "
+                "policy.unnamed_signatures in image.toml accepts them)"
+            )
+        return f"a signature is for the name {name[:200]!r}"
+
+    def _accepts(self, requirement: SigstoreSigned, claim: Claim) -> bool:
+        if claim.reference is None:
+            return self._unnamed
+        return accepts(requirement.signed_identity, self._reference, claim.reference)

@@ -5,72 +5,24 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from typing import Final
 
-import msgspec
 from triptych_oci import Descriptor, Digest, Manifest, MediaType
 
+from triptych_image.policy.bundle import read_bundle
+from triptych_image.policy.claims import SIGN_PREDICATE, Form, Signature
 from triptych_image.registry import ContentNotFound, Repository
 
 _ANNOTATION: Final = "dev.cosignproject.cosign/signature"
-_TYPE: Final = "cosign container image signature"
+_PREDICATE: Final = "dev.sigstore.bundle.predicateType"
+_REFERRERS: Final = frozenset({MediaType.COSIGN_ARTIFACT.value, MediaType.SIGSTORE_BUNDLE.value})
 _MAX_PAYLOAD: Final = 1 << 20
 _MAX_SIGNATURES: Final = 64
 _MAX_REFERRERS: Final = 16
 
 
-class _Identity(msgspec.Struct, forbid_unknown_fields=True):
-    docker_reference: str = msgspec.field(name="docker-reference")
-
-
-class _Image(msgspec.Struct, forbid_unknown_fields=True):
-    docker_manifest_digest: str = msgspec.field(name="docker-manifest-digest")
-
-
-class _Critical(msgspec.Struct, forbid_unknown_fields=True):
-    type: str
-    image: _Image
-    identity: _Identity
-
-
-class _Payload(msgspec.Struct, forbid_unknown_fields=True):
-    critical: _Critical
-    optional: msgspec.Raw = msgspec.Raw()
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """One signature as it was found; nothing of it is verified yet.
-
-    :param payload: the signed bytes (simple signing).
-    """
-
-    payload: bytes = field(repr=False)
-    signature: bytes = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """What a payload says was signed."""
-
-    digest: str
-    reference: str
-
-
-def read_claim(payload: bytes) -> Claim | None:
-    """The claim of a verified payload; None when it is not of the form that cosign signs."""
-    try:
-        critical = msgspec.json.decode(payload, type=_Payload).critical
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
-    if critical.type != _TYPE:
-        return None
-    return Claim(critical.image.docker_manifest_digest, critical.identity.docker_reference)
-
-
 async def find_signatures(repository: Repository, digest: Digest) -> AsyncIterator[Signature]:
-    """The signatures of a manifest: by cosign's tag scheme, then by OCI referrers.
+    """The signatures of a manifest: by cosign's tag scheme, then by OCI referrers, bundles included.
 
     Malformed ones are left out: whoever may write to the repository can put them there.
     """
@@ -80,11 +32,9 @@ async def find_signatures(repository: Repository, digest: Digest) -> AsyncIterat
             if count >= _MAX_SIGNATURES:
                 return
             count += 1
-            signature = _signature(layer)
-            if signature is None or layer.size > _MAX_PAYLOAD:
-                continue
-            payload = await repository.fetch_blob(layer, limit=_MAX_PAYLOAD)
-            yield Signature(payload, signature)
+            signature = await _signature(repository, layer)
+            if signature is not None:
+                yield signature
 
 
 async def _manifests(repository: Repository, digest: Digest) -> AsyncIterator[Manifest]:
@@ -95,17 +45,30 @@ async def _manifests(repository: Repository, digest: Digest) -> AsyncIterator[Ma
     else:
         if isinstance(found.document, Manifest):
             yield found.document
-    for entry in (await repository.referrers(digest, MediaType.COSIGN_ARTIFACT))[:_MAX_REFERRERS]:
+    signing = [entry for entry in await repository.referrers(digest) if _signs(entry)]
+    for entry in signing[:_MAX_REFERRERS]:
         document = (await repository.fetch_manifest(entry)).document
         if isinstance(document, Manifest):
             yield document
 
 
-def _signature(layer: Descriptor) -> bytes | None:
+def _signs(entry: Descriptor) -> bool:
+    """Whether a referrer may hold signatures; bundles are used for other statements as well."""
+    predicate = (entry.annotations or {}).get(_PREDICATE, SIGN_PREDICATE)
+    return entry.artifact_type in _REFERRERS and predicate == SIGN_PREDICATE
+
+
+async def _signature(repository: Repository, layer: Descriptor) -> Signature | None:
+    if layer.size > _MAX_PAYLOAD:
+        return None
+    if layer.media_type == MediaType.SIGSTORE_BUNDLE:
+        return read_bundle(await repository.fetch_blob(layer, limit=_MAX_PAYLOAD))
     text = (layer.annotations or {}).get(_ANNOTATION)
     if layer.media_type != MediaType.COSIGN_SIGNATURE or not text:
         return None
     try:
-        return base64.b64decode(text, validate=True)
+        signature = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         return None
+    payload = await repository.fetch_blob(layer, limit=_MAX_PAYLOAD)
+    return Signature(Form.SIMPLE_SIGNING, payload, payload, signature)
