@@ -79,6 +79,10 @@ inside() {{
 }}
 case $STAGE in
 0)
+    # Starts and stops take their multiple too; what systemd does when one fails is tested by kills.
+    mkdir -p /usr/local/lib/systemd/system/triptych-.service.d
+    printf '[Service]\nTimeoutStartSec=900s\nTimeoutStopSec=300s\n' \\
+        >/usr/local/lib/systemd/system/triptych-.service.d/10-patience.conf
     .venv/bin/python -m triptych_dev install --wheels /payload/wheels --offline || exit 1
     inside before_reboot {" ".join(f"{name}.py" for name in BEFORE_REBOOT)}
     exit 194
