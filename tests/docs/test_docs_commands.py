@@ -214,6 +214,8 @@ def test_configuration_that_is_shown_is_valid(tmp_path: Path) -> None:
     checked = 0
     for page, text in _blocks("toml"):
         keys = set(tomllib.loads(text))
+        if "hosts.toml" in text.partition("\n")[0]:
+            continue  # of a registry: in containerd's format
         named = re.search(r"/etc/triptych/\{?([a-z,]+)\}?\.toml", text)
         daemons = named[1].split(",") if named else ["runtime"]
         for daemon in daemons:
