@@ -358,9 +358,7 @@ class RunningDaemon:
         self.root = directory / "root"
         self.config = directory / "image.toml"
         self.socket = directory / "image.sock"
-        self.config.write_text(
-            f'socket = "{self.socket}"\nroot = "{self.root}"\nstate = "{directory / "state"}"\n{settings}'
-        )
+        self.config.write_text(f'socket = "{self.socket}"\nroot = "{self.root}"\n{settings}')
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, fault: str = "") -> RunningDaemon:

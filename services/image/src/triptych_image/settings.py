@@ -81,7 +81,6 @@ class Settings(ServiceSettings):
     """`/etc/triptych/image.toml`"""
 
     root: str = setting("/var/lib/triptych/image", "Directory of images; one file system, and not a tmpfs.")
-    state: str = setting("/run/triptych/image", "Directory of what does not survive a reboot.")
     rootfs_root: str = setting(
         "",
         "Directory of writable layers, to have them on another disk; empty for `rootfs` below `root`.",

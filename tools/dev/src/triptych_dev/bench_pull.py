@@ -177,7 +177,7 @@ def _pull_cold(peer: str, directory: Path, references: Sequence[str]) -> Sample:
 def _start_ours(directory: Path) -> Daemon:
     socket, config = directory / "s", directory / "image.toml"
     config.write_text(
-        f'socket = "{socket}"\nroot = "{directory}/root"\nstate = "{directory}/state"\n'
+        f'socket = "{socket}"\nroot = "{directory}/root"\n'
         f'[registry]\nconfig_path = ["{directory.parent}/certs.d"]\n'
     )
     argv = [sys.executable, "-m", "triptych_image", "--config", str(config)]

@@ -142,7 +142,7 @@ class Stack:
         common: dict[str, Any] = {"socket": self.socket(daemon), "log": {"format": "text"}}
         match daemon:
             case "image":
-                return {**common, "root": str(self.root / "image"), "state": str(self.state / "image")}
+                return {**common, "root": str(self.root / "image")}
             case "runtime":
                 return {
                     **common,
