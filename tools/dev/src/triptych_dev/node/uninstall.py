@@ -11,7 +11,7 @@ from pathlib import Path
 
 from triptych_linux import mounts
 
-from triptych_dev.node import files, manager, manifest, pods
+from triptych_dev.node import files, manager, manifest, pods, rules
 from triptych_dev.node.errors import NotPossible
 from triptych_dev.node.manifest import Document, Kind
 from triptych_dev.node.places import CHECKOUT, Places, inside
@@ -128,6 +128,8 @@ def _remove_networks(networks: list[_Network]) -> None:
         if network.bridge and ports.is_dir() and not any(ports.iterdir()):
             run(["ip", "link", "del", network.bridge], step="remove bridge", check=False)
         shutil.rmtree(network.addresses, ignore_errors=True)
+    if networks:
+        rules.remove_entry_points()
 
 
 def left_over(options: UninstallOptions) -> Iterator[str]:
