@@ -37,12 +37,26 @@ async def test_several_clients_see_the_same(daemon, make_container) -> None:
         client.attach_spdy(urls[1]) as first,
         client.attach_spdy(urls[2]) as second,
     ):
-        await asyncio.sleep(0.2)
         assert writer.stdin
-        await writer.stdin.write(b"hello\n")
+        seen = 0
+
+        async def watch(each: client.Remote) -> None:
+            nonlocal seen
+            assert each.stdout
+            await each.stdout.read_until(b"\n")
+            seen += 1
+
+        # The streams are there before the monitor is connected: who is late misses what came before.
+        async with asyncio.TaskGroup() as tasks:
+            for each in (writer, first, second):
+                tasks.create_task(watch(each))
+            while seen < 3:
+                await writer.stdin.write(b"anybody\n")
+                await asyncio.sleep(0.05)
+        await writer.stdin.write(b"everybody\n")
         for each in (writer, first, second):
             assert each.stdout
-            assert await each.stdout.read_until(b"\n") == b"got hello\n"
+            assert (await each.stdout.read_until(b"got everybody\n")).endswith(b"got everybody\n")
 
 
 async def test_detaching_leaves_the_container_alone(daemon, make_container) -> None:
@@ -69,9 +83,11 @@ async def test_a_terminal_and_its_size(daemon, make_container) -> None:
     async with client.attach_spdy(url, stdin=True, tty=True) as remote:
         assert remote.stdin and remote.stdout
         await remote.set_size(77, 33)
-        await asyncio.sleep(0.3)
-        await remote.stdin.write(b"stty -echo; stty size\n")
-        await remote.stdout.read_until(b"33 77\r\n")
+        # The size goes to the monitor by another way than input does.
+        await remote.stdin.write(
+            b"stty -echo; until [ \"$(stty size)\" = '33 77' ]; do sleep 0.1; done; echo it is\n"
+        )
+        await remote.stdout.read_until(b"\r\nit is\r\n")
         await remote.stdin.write(b"exit\n")
         assert client.exit_code(await remote.status()) == 0
 

@@ -45,7 +45,7 @@ def open_ws(url: str, *, binary: bool = False) -> ws_client.WSClient:
 def test_kubernetes_package_exec(daemon, container) -> None:
     url = daemon.stub.OpenExec(container.shell("echo out; echo err >&2; exit 7")).url
     client = open_ws(url)
-    client.run_forever(timeout=10)
+    client.run_forever(timeout=60)
     assert (client.read_stdout(), client.read_stderr()) == ("out\n", "err\n")
     assert client.returncode == 7
 
@@ -56,20 +56,20 @@ def test_kubernetes_package_interactive(daemon, container) -> None:
     client.write_channel(ws_client.RESIZE_CHANNEL, '{"Width":99,"Height":44}')
     client.write_stdin("stty -echo; stty size\n")
     seen = ""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while "44 99" not in seen and time.monotonic() < deadline:
         client.update(timeout=1)
         seen += client.read_stdout(timeout=1)
     assert "44 99" in seen
     client.write_stdin("exit 3\n")
-    client.run_forever(timeout=10)
+    client.run_forever(timeout=60)
     assert client.returncode == 3
 
 
 def test_kubernetes_package_binary(daemon, container) -> None:
     url = daemon.stub.OpenExec(container.shell("printf '\\377\\000\\001'", stderr=False)).url
     client = open_ws(url, binary=True)
-    client.run_forever(timeout=10)
+    client.run_forever(timeout=60)
     assert client.read_stdout() == b"\xff\0\1"
 
 
@@ -137,7 +137,7 @@ TRANSPORTS = pytest.mark.parametrize("transport", ["spdy", "websocket"])
 def test_crictl_exec(crictl, container, transport: str) -> None:
     script = "cat; echo err >&2; exit 7"
     command = [*crictl, "exec", "--transport", transport, "-i", container.id, "/bin/sh", "-c", script]
-    done = subprocess.run(command, input=b"from stdin\n", capture_output=True, timeout=30)
+    done = subprocess.run(command, input=b"from stdin\n", capture_output=True, timeout=60)
     assert done.stdout == b"from stdin\n" and done.stderr.startswith(b"err\n")
     assert b"exit code 7" in done.stderr
 
@@ -146,9 +146,13 @@ def test_crictl_exec(crictl, container, transport: str) -> None:
 def test_crictl_exec_with_a_terminal(crictl, container, transport: str) -> None:
     # The size comes behind the start, as with every runtime.
     inner = [*crictl, "exec", "--transport", transport, "-it", container.id]
-    inner += ["/bin/sh", "-c", "'sleep 0.5; stty size'"]
+    inner += [
+        "/bin/sh",
+        "-c",
+        "'while true; do set -- $(stty size); [ $2 = 97 ] && break; sleep 0.1; done; stty size'",
+    ]
     command = ["script", "--quiet", "--return", "--command", "stty rows 31 cols 97; " + " ".join(inner)]
-    done = subprocess.run([*command, "/dev/null"], stdin=subprocess.DEVNULL, capture_output=True, timeout=30)
+    done = subprocess.run([*command, "/dev/null"], stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
     assert done.returncode == 0 and b"31 97" in done.stdout, done
 
 
@@ -157,7 +161,7 @@ def test_crictl_attach(runtime: Runtime, make_container, crictl, transport: str)
     attached = make_container("/bin/sh", "-c", "read line; echo got $line; exit 0", stdin=True)
     runtime.containers[attached.id] = attached
     command = [*crictl, "attach", "--transport", transport, "-i", attached.id]
-    done = subprocess.run(command, input=b"hello\n", capture_output=True, timeout=30)
+    done = subprocess.run(command, input=b"hello\n", capture_output=True, timeout=60)
     assert done.stdout == b"got hello\n", done
 
 

@@ -18,6 +18,7 @@ import pytest
 from triptych.streaming.v1 import streaming_pb2 as pb
 from triptych.streaming.v1 import streaming_pb2_grpc
 from triptych_dev import streamclient as client
+from triptych_dev.patience import PATIENCE
 
 pytestmark = pytest.mark.integration
 
@@ -85,7 +86,7 @@ async def url_of(service: streaming_pb2_grpc.StreamingServiceStub) -> str:
 
 async def round_trip(forward: client.Forward, data: bytes) -> None:
     await forward.data.write(data)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60 * PATIENCE):
         assert await forward.data.read_until(data) == data
 
 
@@ -99,7 +100,7 @@ def children(pid: int) -> list[int]:
     return found
 
 
-async def until(condition, seconds: float = 10.0) -> None:
+async def until(condition, seconds: float = 30.0 * PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -139,10 +140,9 @@ async def test_restart_under_load(start_streaming, passed, manager, mirror, tmp_
             for _ in range(2):
                 before = done
                 await until(lambda: done > before + 20)  # noqa: B023
-                begun = time.monotonic()
                 old.process.send_signal(signal.SIGTERM)
-                assert await asyncio.to_thread(old.process.wait, 20) == 0
-                assert time.monotonic() - begun < 5
+                # The session goes on: only a stand-in that does not wait for it ends.
+                assert await asyncio.to_thread(old.process.wait, PATIENCE * 60) == 0
                 await round_trip(running, b"drained")
                 old = await asyncio.to_thread(start)
             before = done
@@ -162,10 +162,10 @@ async def test_a_drain_has_a_limit_and_a_second_signal_ends_it(start_streaming, 
             await round_trip(await forwarder.connect(mirror), b"x")
             for _ in range(signals):
                 daemon.process.send_signal(signal.SIGTERM)
-                await asyncio.sleep(0.4)
-            async with asyncio.timeout(10):
+                await until(lambda: "draining" in daemon.log.read_text())  # noqa: B023
+            async with asyncio.timeout(60 * PATIENCE):
                 await forwarder.session.closed.wait()
-            assert await asyncio.to_thread(daemon.process.wait, 10) == 0
+            assert await asyncio.to_thread(daemon.process.wait, 60 * PATIENCE) == 0
 
 
 async def test_a_draining_process_leaves_its_paths_to_the_next(start_streaming, mirror, tmp_path) -> None:
@@ -183,7 +183,7 @@ async def test_a_draining_process_leaves_its_paths_to_the_next(start_streaming, 
         async with client.portforward_spdy(given_out) as other:
             await round_trip(await other.connect(mirror), b"y")
         await round_trip(running, b"z")
-    assert await asyncio.to_thread(old.process.wait, 10) == 0
+    assert await asyncio.to_thread(old.process.wait, 60 * PATIENCE) == 0
 
 
 async def test_any_instance_takes_a_url_and_one_that_dies_takes_its_own_sessions_only(
@@ -234,7 +234,7 @@ async def test_instances_share_an_address_by_reuseport(start_streaming, mirror) 
 
 def test_plain_http_on_the_network_is_refused(start_streaming) -> None:
     daemon = start_streaming(listen="0.0.0.0:0", wait=False)
-    assert daemon.process.wait(20) == 1
+    assert daemon.process.wait(60 * PATIENCE) == 1
     assert "http.insecure" in daemon.log.read_text()
     daemon = start_streaming('[http]\nlisten = "0.0.0.0:0"\ninsecure = true\n')
     assert daemon.stub.OpenPortForward(FORWARD).url.startswith("http://127.0.0.1:")
@@ -243,17 +243,17 @@ def test_plain_http_on_the_network_is_refused(start_streaming) -> None:
 def test_an_address_that_is_none(start_streaming) -> None:
     for listen in ("nonsense", "127.0.0.1:99999", "host.example:80", "192.0.2.1:80"):
         daemon = start_streaming(f'[http]\nlisten = "{listen}"\ninsecure = true\n', wait=False)
-        assert daemon.process.wait(20) == 1
+        assert daemon.process.wait(60 * PATIENCE) == 1
         assert "http.listen" in daemon.log.read_text()
 
 
 async def test_the_stand_in_ends_as_its_daemon_does(start_streaming, manager) -> None:
     notify, environment = manager
     daemon = start_streaming("[http]\nlisten = 5\n", env=environment, wait=False)
-    assert await asyncio.to_thread(daemon.process.wait, 20) == 78
+    assert await asyncio.to_thread(daemon.process.wait, 60 * PATIENCE) == 78
     daemon = start_streaming(env=environment, wait=False)
     while b"READY=1" not in await asyncio.to_thread(notify.recv, 4096):
         continue
     (inner,) = children(daemon.pid)
     os.kill(inner, signal.SIGKILL)
-    assert await asyncio.to_thread(daemon.process.wait, 20) == 128 + signal.SIGKILL
+    assert await asyncio.to_thread(daemon.process.wait, 60 * PATIENCE) == 128 + signal.SIGKILL

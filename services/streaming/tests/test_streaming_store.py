@@ -31,7 +31,7 @@ def test_a_session_survives_its_wait(store: SessionStore, tmp_path: Path) -> Non
         42,
         99,
     )
-    opened = store.open(session, lifetime=10, limit=10)
+    opened = store.open(session, lifetime=1000, limit=10)
     other = SessionStore(tmp_path)
     assert other.exists(opened.token)
     assert other.claim(opened.token).session == session
@@ -44,7 +44,7 @@ def test_a_session_survives_its_wait(store: SessionStore, tmp_path: Path) -> Non
 def test_one_of_many_claims_wins(tmp_path: Path) -> None:
     stores = [SessionStore(tmp_path) for _ in range(8)]
     for _ in range(50):
-        token = stores[0].open(FORWARD, lifetime=10, limit=10).token
+        token = stores[0].open(FORWARD, lifetime=1000, limit=10).token
         won: list[str] = []
 
         def claim(store: SessionStore, token: str = token, won: list[str] = won) -> None:
@@ -62,24 +62,23 @@ def test_one_of_many_claims_wins(tmp_path: Path) -> None:
 
 
 def test_expired_ones_are_gone_before_they_are_swept(store: SessionStore) -> None:
-    opened = store.open(FORWARD, lifetime=0.05, limit=10)
-    assert len(store.waiting()) == 1
-    time.sleep(0.06)
+    opened = store.open(FORWARD, lifetime=0, limit=10)
     assert not store.exists(opened.token) and store.waiting() == []
     with pytest.raises(TokenUnknown):
         store.claim(opened.token)
-    again = store.open(FORWARD, lifetime=0.05, limit=10)
-    time.sleep(0.06)
+    again = store.open(FORWARD, lifetime=0, limit=10)
+    alive = store.open(FORWARD, lifetime=1000, limit=10)
     assert store.sweep() == 1 and not store.exists(again.token)
+    assert store.exists(alive.token) and [each.id for each in store.waiting()] == [alive.waiting.id]
 
 
-def test_the_limit_counts_the_living(store: SessionStore) -> None:
+def test_the_limit_counts_the_living(store: SessionStore, tmp_path: Path) -> None:
     for _ in range(3):
-        store.open(FORWARD, lifetime=0.05, limit=3)
+        store.open(FORWARD, lifetime=1000, limit=3)
     with pytest.raises(TooManySessions, match="3 are allowed"):
-        store.open(FORWARD, lifetime=10, limit=3)
-    time.sleep(0.06)
-    store.open(FORWARD, lifetime=10, limit=3)
+        store.open(FORWARD, lifetime=1000, limit=3)
+    os.utime(next((tmp_path / "waiting").iterdir()), (1, 1))
+    store.open(FORWARD, lifetime=1000, limit=3)
 
 
 def test_what_a_crash_left_is_swept(store: SessionStore, tmp_path: Path) -> None:
@@ -95,7 +94,7 @@ def test_what_a_crash_left_is_swept(store: SessionStore, tmp_path: Path) -> None
 
 
 def test_a_file_that_cannot_be_read_is_no_session(store: SessionStore, tmp_path: Path) -> None:
-    opened = store.open(FORWARD, lifetime=10, limit=10)
+    opened = store.open(FORWARD, lifetime=1000, limit=10)
     (path,) = (tmp_path / "waiting").iterdir()
     path.write_bytes(b"not json")
     with pytest.raises(TokenUnknown):

@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 from triptych.streaming.v1 import streaming_pb2 as pb
 from triptych_dev import streamclient as client
+from triptych_dev.patience import PATIENCE
 
 pytestmark = [pytest.mark.integration, pytest.mark.requires("openssl")]
 
+CLOSE_SECONDS = 5.0
 FORWARD = pb.OpenPortForwardRequest(target=pb.Target(pod_sandbox_id="p1"))
 
 
@@ -78,15 +80,18 @@ async def test_much_data_both_ways(start_streaming, container, tmp_path: Path) -
     pair = make_pair(tmp_path, "server")
     daemon = start_streaming(f'[tls]\ncertificate = "{pair.certificate}"\nkey = "{pair.key}"\n')
     data = bytes(range(256)) * 20_000
-    begun = time.monotonic()
     url = daemon.stub.OpenExec(container.exec_request("/bin/cat", stdin=True)).url
     result = await client.exec_spdy(url, data, tls=trusting(pair))
     assert result.stdout == data and result.exit_code == 0
     url = daemon.stub.OpenExec(container.exec_request("/bin/cat", stdin=True)).url
     result = await client.exec_websocket(url, data, tls=trusting(pair))
     assert result.stdout == data and result.exit_code == 0
-    # Neither close waits for a timeout.
-    assert time.monotonic() - begun < 4
+    # No close waits for its timeout.
+    begun = time.monotonic()
+    for _ in range(20):
+        url = daemon.stub.OpenExec(container.exec_request("/bin/true", pod="brief")).url
+        await client.exec_websocket(url, tls=trusting(pair))
+    assert time.monotonic() - begun < 20 * CLOSE_SECONDS
 
 
 async def test_client_certificates(start_streaming, tmp_path: Path) -> None:
@@ -117,7 +122,7 @@ async def test_renewed_certificates_are_taken(start_streaming, tmp_path: Path, b
     after = trusting(pair)
     if by_signal:
         daemon.process.send_signal(signal.SIGHUP)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60 * PATIENCE
     while True:
         try:
             assert await works(daemon, after)
@@ -130,7 +135,7 @@ async def test_renewed_certificates_are_taken(start_streaming, tmp_path: Path, b
 
 
 async def until_logged(daemon, text: str) -> bool:
-    for _ in range(250):
+    for _ in range(int(1000 * PATIENCE)):
         if text in daemon.log.read_text():
             return True
         await asyncio.sleep(0.02)
@@ -140,11 +145,11 @@ async def until_logged(daemon, text: str) -> bool:
 async def test_sighup_changes_limits(start_streaming, tmp_path: Path) -> None:
     daemon = start_streaming("[timeouts]\ntoken = 60\n")
     config = tmp_path / "s0.toml"
-    config.write_text(config.read_text().replace("token = 60", "token = 5"))
+    config.write_text(config.read_text().replace("token = 60", "token = 30"))
     daemon.process.send_signal(signal.SIGHUP)
     assert await until_logged(daemon, "setting changed")
     opened = daemon.stub.OpenPortForward(FORWARD)
-    assert 3e9 < opened.expires_at - time.time_ns() <= 5e9
+    assert 3e9 < opened.expires_at - time.time_ns() <= 30e9
 
 
 @pytest.mark.parametrize(
