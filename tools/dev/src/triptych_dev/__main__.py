@@ -21,6 +21,7 @@ COMMANDS = {
         "triptych_dev.packaging.commands:package",
         "Build wheels, executables and a Debian package, and try them.",
     ),
+    "pants": Lazy("triptych_dev.pants.commands:pants", "The same build under Pants."),
 }
 """Every command: where it is and its line in the listing."""
 

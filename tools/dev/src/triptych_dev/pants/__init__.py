@@ -1,0 +1,1 @@
+"""`./dev pants`: the monorepo under Pants, with the release that this host can run."""
