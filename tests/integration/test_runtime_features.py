@@ -292,7 +292,7 @@ def test_limits_and_their_change(driver: Driver) -> None:
     assert (reported.memory_limit_in_bytes, reported.cpu_quota) == (96 << 20, 50_000)
     if known is memory:
         wrong = cri.LinuxContainerResources(unified={"memory.high": "1"})
-        with refused(grpc.StatusCode.INVALID_ARGUMENT) as refusal:
+        with refused(grpc.StatusCode.FAILED_PRECONDITION) as refusal:
             driver.stub.UpdateContainerResources(
                 cri.UpdateContainerResourcesRequest(container_id=container, linux=wrong), timeout=DEADLINE
             )
@@ -301,7 +301,9 @@ def test_limits_and_their_change(driver: Driver) -> None:
 
 def test_a_limit_changed_before_the_start(driver: Driver) -> None:
     pod = driver.run("early")
-    container = driver.create(pod, "app")
+    config = driver.config("app", memory_bytes=32 << 20)
+    config.linux.resources.memory_swap_limit_in_bytes = 32 << 20
+    container = driver.create(pod, config)
     limits = cri.LinuxContainerResources(memory_limit_in_bytes=48 << 20)
     driver.stub.UpdateContainerResources(
         cri.UpdateContainerResourcesRequest(container_id=container, linux=limits), timeout=DEADLINE
@@ -313,6 +315,8 @@ def test_a_limit_changed_before_the_start(driver: Driver) -> None:
         Path("/sys/fs/cgroup", group, "memory.max"),
     ]
     assert [int(file.read_text()) for file in files if file.exists()] == [48 << 20]
+    reported = driver.status(container).resources.linux
+    assert (reported.memory_limit_in_bytes, reported.memory_swap_limit_in_bytes) == (48 << 20, 0)
 
 
 def test_a_container_that_runs_out_of_memory(driver: Driver) -> None:

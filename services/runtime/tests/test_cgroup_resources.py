@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 from runtime.v1.api_pb2 import HugepageLimit, LinuxContainerResources
-from triptych_runtime.cgroups import BadResources, Cgroup, CgroupFailed, Layout, Mode, transaction
+from triptych_runtime.cgroups import (
+    BadResources,
+    Cgroup,
+    CgroupFailed,
+    Layout,
+    MissingController,
+    Mode,
+    transaction,
+)
 from triptych_runtime.cgroups.plan import plan
 from triptych_runtime.cgroups.pods import pod_limits
 
@@ -120,7 +128,8 @@ def test_v2_io_max_is_one_write_a_device(v2: Tree) -> None:
     ],
 )
 def test_v2_refusals(v2: Tree, fields: dict[str, object], message: str) -> None:
-    with pytest.raises(BadResources, match=message):
+    missing = message.startswith("no ")
+    with pytest.raises(MissingController if missing else BadResources, match=message):
         planned(v2(V2), **fields)
 
 
@@ -138,7 +147,7 @@ def test_v1_plan(v1: Tree) -> None:
     }
     limits = [HugepageLimit(page_size="2MB", limit=4096)]
     assert planned(group, hugepage_limits=limits) == {"hugetlb.2MB.limit_in_bytes": b"4096"}
-    with pytest.raises(BadResources, match="need cgroup v2"):
+    with pytest.raises(MissingController, match="need cgroup v2"):
         planned(group, unified={"memory.high": "1"})
     with pytest.raises(BadResources, match="less than"):
         planned(group, memory_limit_in_bytes=1000, memory_swap_limit_in_bytes=500)
@@ -146,7 +155,7 @@ def test_v1_plan(v1: Tree) -> None:
 
 def test_a_missing_controller_is_named(tmp_path: Path) -> None:
     group = Cgroup.at(Layout(Mode.LEGACY, {"memory": tmp_path}, None, {}), "/")
-    with pytest.raises(BadResources, match="cpu_shares: this node has no cpu"):
+    with pytest.raises(MissingController, match="cpu_shares: this node has no cpu"):
         planned(group, cpu_shares=5)
 
 

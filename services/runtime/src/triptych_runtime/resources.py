@@ -16,13 +16,18 @@ from triptych_runtime.spec import build_resources, encode
 def merge(
     old: api_pb2.LinuxContainerResources | None, new: api_pb2.LinuxContainerResources
 ) -> api_pb2.LinuxContainerResources:
-    """The limits in force after `new`: what it leaves out stays as it was."""
+    """The limits in force after `new`: what it leaves out stays as it was.
+
+    But for swap: a memory limit without a word about swap means none, whatever was before.
+    """
     merged = api_pb2.LinuxContainerResources()
     if old is not None:
         merged.CopyFrom(old)
     pages = {limit.page_size: limit.limit for limit in merged.hugepage_limits}
     pages.update({limit.page_size: limit.limit for limit in new.hugepage_limits})
     merged.MergeFrom(new)
+    if new.memory_limit_in_bytes and not new.memory_swap_limit_in_bytes:
+        merged.ClearField("memory_swap_limit_in_bytes")
     del merged.hugepage_limits[:]
     for size, limit in pages.items():
         merged.hugepage_limits.add(page_size=size, limit=limit)

@@ -1,6 +1,12 @@
 """Control groups: names, handles, resources and placement, the same on cgroup v1, hybrid and v2."""
 
-from triptych_runtime.cgroups.errors import BadParent, BadResources, CgroupFailed, NoCgroups
+from triptych_runtime.cgroups.errors import (
+    BadParent,
+    BadResources,
+    CgroupFailed,
+    MissingController,
+    NoCgroups,
+)
 from triptych_runtime.cgroups.handle import Cgroup
 from triptych_runtime.cgroups.layout import Layout, Mode
 from triptych_runtime.cgroups.manager import CgroupManager, DriverSetting
@@ -15,6 +21,7 @@ __all__ = [
     "Driver",
     "DriverSetting",
     "Layout",
+    "MissingController",
     "Mode",
     "NoCgroups",
 ]

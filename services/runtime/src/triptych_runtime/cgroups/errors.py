@@ -10,7 +10,11 @@ class BadParent(InvalidArgument):
 
 
 class BadResources(InvalidArgument):
-    """A resource value that the kernel or this cgroup mode cannot take; names the field."""
+    """A resource value that no kernel can take; names the field."""
+
+
+class MissingController(FailedPrecondition):
+    """A resource that this node's kernel or cgroup layout cannot limit; names the field."""
 
 
 class NoCgroups(FailedPrecondition):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from runtime.v1.api_pb2 import LinuxContainerResources
 
 from triptych_runtime.cgroups import arithmetic
-from triptych_runtime.cgroups.errors import BadResources
+from triptych_runtime.cgroups.errors import BadResources, MissingController
 from triptych_runtime.cgroups.handle import Cgroup, read
 from triptych_runtime.cgroups.layout import Mode
 
@@ -32,7 +32,8 @@ class Write:
 def plan(cgroup: Cgroup, resources: LinuxContainerResources) -> list[Write]:
     """The writes that set `resources` (but its oom_score_adj, which is no cgroup matter).
 
-    :raises BadResources: for a value that this node cannot take; the message names the field.
+    :raises BadResources: for a value that no node can take; the message names the field.
+    :raises MissingController: for a field that this node has no means for.
     """
     if resources.cpu_period < 0 or resources.cpu_shares < 0:
         raise BadResources("cpu_period and cpu_shares must not be negative")
@@ -46,7 +47,7 @@ def plan(cgroup: Cgroup, resources: LinuxContainerResources) -> list[Write]:
 def _directory(cgroup: Cgroup, controller: str, field: str) -> str:
     directory = cgroup.directory(controller)
     if directory is None:
-        raise BadResources(f"{field}: this node has no {controller} cgroup controller")
+        raise MissingController(f"{field}: this node has no {controller} cgroup controller")
     return directory
 
 
@@ -81,9 +82,10 @@ def _plan_v1(cgroup: Cgroup, resources: LinuxContainerResources) -> list[Write]:
             # Without a word about swap a container gets none, as with containerd and CRI-O.
             writes.append(Write(directory, "memory.memsw.limit_in_bytes", b"%d" % (both or memory)))
         elif both and both != memory:
-            raise BadResources("memory_swap_limit_in_bytes: this kernel does not account swap")
+            raise MissingController("memory_swap_limit_in_bytes: this kernel does not account swap")
     if resources.unified:
-        raise BadResources(f"unified: {sorted(resources.unified)} need cgroup v2, this node has cgroup v1")
+        names = sorted(resources.unified)
+        raise MissingController(f"unified: {names} need cgroup v2, this node has cgroup v1")
     return writes
 
 
@@ -105,12 +107,12 @@ def _plan_v2(cgroup: Cgroup, resources: LinuxContainerResources) -> list[Write]:
         if os.path.exists(f"{directory}/memory.swap.max"):
             writes.append(Write(directory, "memory.swap.max", arithmetic.limit_text(swap)))
         elif swap > 0:
-            raise BadResources("memory_swap_limit_in_bytes: this kernel does not account swap")
+            raise MissingController("memory_swap_limit_in_bytes: this kernel does not account swap")
     for key, value in resources.unified.items():
         if not _UNIFIED_KEY.match(key) or key.startswith("cgroup."):
             raise BadResources(f"unified: {key!r} is not the name of a resource file")
         if not os.path.exists(f"{directory}/{key}"):
-            raise BadResources(f"unified: the kernel has no {key} in cgroup {cgroup.path}")
+            raise MissingController(f"unified: the kernel has no {key} in cgroup {cgroup.path}")
         # A file such as io.max takes one device a write.
         writes += [Write(directory, key, line.encode()) for line in value.splitlines() or [""]]
     return writes
@@ -148,7 +150,7 @@ def _plan_hugetlb(cgroup: Cgroup, resources: LinuxContainerResources) -> list[Wr
         if directory is None or not os.path.exists(f"{directory}/{name}"):
             # The kubelet sends a limit of 0 for each size it has heard of.
             if item.limit:
-                raise BadResources(f"hugepage_limits: this node has no huge pages of {item.page_size}")
+                raise MissingController(f"hugepage_limits: this node has no huge pages of {item.page_size}")
             continue
         value = b"%d" % item.limit
         writes.append(Write(directory, name, value))

@@ -19,7 +19,8 @@ async def update_container_resources(
 
     Of a container that is created but not started, the limits it will start with are changed.
 
-    :raises InvalidArgument: naming the field. :raises WrongContainerState: for an exited container.
+    :raises InvalidArgument: naming the field. :raises FailedPrecondition: for what the node cannot limit.
+    :raises WrongContainerState: for an exited container.
     """
     record = node.state.container(request.container_id)
     if request.HasField("windows") and not request.HasField("linux"):

@@ -48,10 +48,15 @@ def seccomp_of(
     return wanted(typed, context.seccomp_profile_path, "seccomp")
 
 
-def apparmor_of(context: api_pb2.LinuxContainerSecurityContext) -> Profile | None:
-    """The AppArmor profile that a container asks for."""
+def apparmor_of(
+    context: api_pb2.LinuxContainerSecurityContext | api_pb2.LinuxSandboxSecurityContext,
+) -> Profile | None:
+    """The AppArmor profile that a container or pod asks for; only containers have the deprecated field."""
     typed = context.apparmor if context.HasField("apparmor") else None
-    return wanted(typed, context.apparmor_profile, "apparmor")
+    deprecated = (
+        context.apparmor_profile if isinstance(context, api_pb2.LinuxContainerSecurityContext) else ""
+    )
+    return wanted(typed, deprecated, "apparmor")
 
 
 def _of_string(text: str, field: str) -> Profile | None:

@@ -46,6 +46,7 @@ def validate_sandbox(config: api_pb2.PodSandboxConfig, host: HostFacts, handler:
     namespaces.validate_user_namespace_support(options, handler)
     selinux.validate(context.selinux_options)
     _validate_profile(profiles.seccomp_of(context), "seccomp", host.seccomp, privileged=context.privileged)
+    _validate_profile(profiles.apparmor_of(context), "apparmor", host.apparmor, privileged=False)
     resources.validate(config.linux.resources, "config.linux.resources")
     resources.validate(config.linux.overhead, "config.linux.overhead")
 
