@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from triptych_cli import __version__
 from triptych_cli.context import Context, DaemonName, Output
 from triptych_cli.lazy import Lazy, LazyGroup
 
@@ -30,9 +31,7 @@ COMMANDS = {
 
 def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        from importlib.metadata import version
-
-        click.echo(f"triptych {version('triptych-cli')}")
+        click.echo(f"triptych {__version__}")
         ctx.exit()
 
 

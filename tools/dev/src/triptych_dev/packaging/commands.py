@@ -46,7 +46,7 @@ def package(kinds: tuple[str, ...], dist: Path, wheelhouse: bool, no_check: bool
         if not no_check:
             check.check_wheels(dist, interpreter, _tell)
     if "pex" in wanted:
-        files = pex.build(dist, [interpreter])
+        files = pex.build(dist, interpreter)
         made += files
         _tell(f"{len(files)} executables in {dist}")
         if not no_check:

@@ -19,43 +19,44 @@ PROGRAMS = {
 """Each executable and the distribution that brings it."""
 
 
-def build(dist: Path, interpreters: list[Interpreter]) -> list[Path]:
+def build(dist: Path, interpreter: Interpreter) -> list[Path]:
     """Make an executable of every program from dist/wheels.
 
-    Native code is for one minor version of Python; with several interpreters a file holds it for each.
+    uv brings what is locked into an environment, and PEX packs from there: so proxies, certificates and
+    package indexes are those that uv knows, and every file has the hash that uv.lock says. Native code is
+    for one minor version of Python.
 
     :raises NotPossible: there are no wheels.
     :raises CommandFailed: a build failed.
     """
-    wheels = dist / "wheels"
-    if not list(wheels.glob("triptych_*.whl")):
-        raise NotPossible(f"no wheels in {wheels}", hint="./dev package wheels")
-    return [_one(dist, wheels, program, name, interpreters) for program, name in PROGRAMS.items()]
-
-
-def _one(dist: Path, wheels: Path, program: str, distribution: str, interpreters: list[Interpreter]) -> Path:
-    target = dist / f"{program}.pex"
-    pythons = [part for interpreter in interpreters for part in ("--python", str(interpreter.path))]
+    wheels = sorted((dist / "wheels").glob("triptych_*.whl"))
+    if not wheels:
+        raise NotPossible(f"no wheels in {dist / 'wheels'}", hint="./dev package wheels")
     with tempfile.TemporaryDirectory(prefix="triptych-pex-") as scratch:
-        requirements = export_requirements(Path(scratch) / "requirements.txt", (distribution,))
-        constraints = Path(scratch) / "constraints.txt"
-        constraints.write_text(_without_hashes(requirements.read_text()))
-        command: list[str | Path] = [uv(), "tool", "run", "--from", PEX, "pex", "--constraints", constraints]
-        run(
-            [
-                *command,
-                *("--find-links", wheels, "--script", program, "--output-file", target),
-                *("--venv", "prepend", "--runtime-pex-root", "/var/cache/triptych/pex"),
-                *pythons,
-                distribution,
-            ],
-            step=f"build {target.name}",
-            cwd=CHECKOUT_ROOT,
-        )
+        environment = _environment(Path(scratch), wheels, interpreter)
+        return [_one(dist, environment, program, name) for program, name in PROGRAMS.items()]
+
+
+def _environment(scratch: Path, wheels: list[Path], interpreter: Interpreter) -> Path:
+    environment = scratch / "venv"
+    run([uv(), "venv", "-q", "--python", interpreter.path, environment], step="make an environment")
+    python = environment / "bin/python"
+    install: list[str | Path] = [uv(), "pip", "install", "-q", "--python", python]
+    requirements = export_requirements(scratch / "requirements.txt")
+    run([*install, "--require-hashes", "-r", requirements], step="install dependencies")
+    run([*install, "--no-deps", *wheels], step="install the wheels")
+    return environment
+
+
+def _one(dist: Path, environment: Path, program: str, distribution: str) -> Path:
+    target = dist / f"{program}.pex"
+    command: list[str | Path] = [uv(), "tool", "run", "--from", PEX, "pex"]
+    # Some of OpenTelemetry has pre-releases only; what is taken says the lock.
+    source = ("--venv-repository", environment, "--pre", "--python", environment / "bin/python")
+    start = ("--script", program, "--venv", "prepend", "--runtime-pex-root", "/var/cache/triptych/pex")
+    run(
+        [*command, *source, *start, "--output-file", target, distribution],
+        step=f"build {target.name}",
+        cwd=CHECKOUT_ROOT,
+    )
     return target
-
-
-def _without_hashes(requirements: str) -> str:
-    """The pinned versions alone: our own wheels have no hash in the lock, and a mixture is refused."""
-    lines = (line.split("\\")[0].strip() for line in requirements.splitlines())
-    return "\n".join(line for line in lines if line and not line.startswith(("#", "--"))) + "\n"

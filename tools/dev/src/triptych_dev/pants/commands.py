@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import click
 
 from triptych_dev.node.shell import CHECKOUT_ROOT, run, uv
+from triptych_dev.packaging.check import check_pex
+from triptych_dev.packaging.pex import PROGRAMS
 from triptych_dev.pants.environment import Pants, find
 
 PROOF = (
@@ -31,10 +33,10 @@ LOCK = CHECKOUT_ROOT / "3rdparty/python/default.lock"
 def pants(arguments: tuple[str, ...]) -> int:
     """Run Pants: ./dev pants test libs/oci::
 
-    prove runs list, lint, check, test and package over everything. lock makes the lock file anew from the
-    versions of uv.lock. Everything else goes to Pants. Where no launcher of a current release is on the
-    PATH, an older release runs with an overlay over pants.toml; it proves targets, dependencies and tests,
-    and not pants.toml itself.
+    prove runs list, lint, check, test and package over everything, and tries the executables. lock makes
+    the lock file anew from the versions of uv.lock. Everything else goes to Pants. Where no launcher of a
+    current release is on the PATH, an older release runs with an overlay over pants.toml; it proves targets,
+    dependencies and tests, and not pants.toml itself.
     """
     found = find()
     if found.overlay is not None:
@@ -65,6 +67,7 @@ def _prove(found: Pants) -> int:
         click.echo(f"pants {' '.join(goal)}: status {status}, {time.monotonic() - begun:.0f} s")
         if status:
             return status
+    check_pex([CHECKOUT_ROOT / f"dist/{program}.pex" for program in PROGRAMS], click.echo)
     return 0
 
 
