@@ -8,6 +8,7 @@ from triptych_dev.collector import collecting, new_trace
 from triptych_dev.demo import setting
 from triptych_dev.demo.command import play, take_down
 from triptych_dev.demo.narrator import Narrator
+from triptych_dev.patience import PATIENCE
 from triptych_dev.testing import needs
 
 pytestmark = [pytest.mark.integration, pytest.mark.requires(*needs.LIVE), pytest.mark.timeout(180)]
@@ -26,7 +27,7 @@ async def test_the_demo_plays_and_leaves_nothing(capsys: pytest.CaptureFixture[s
         "runtime: runtime start",
     ):
         assert step in output
-    assert narrator.times["RunPodSandbox"] < 5
+    assert narrator.times["RunPodSandbox"] < 5 * PATIENCE
 
 
 async def test_keep_leaves_it_up_and_down_ends_it(capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,7 +43,7 @@ async def test_keep_leaves_it_up_and_down_ends_it(capsys: pytest.CaptureFixture[
         with stack.runtime() as runtime:
             from runtime.v1 import api_pb2
 
-            listed = runtime.ListContainers(api_pb2.ListContainersRequest(), timeout=10)
+            listed = runtime.ListContainers(api_pb2.ListContainersRequest(), timeout=10 * PATIENCE)
         assert {c.id for c in listed.containers} == set(story.pod.containers.values())
     finally:
         take_down()

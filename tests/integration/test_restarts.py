@@ -16,11 +16,12 @@ from runtime.v1 import api_pb2 as cri
 from triptych_dev import streamclient
 from triptych_dev.kubelet import Kubelet, connect, container_config, pod_config
 from triptych_dev.leftovers import Marks
+from triptych_dev.patience import PATIENCE
 from triptych_dev.stack import Stack
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
-_SECONDS = 30.0
+_SECONDS = 30.0 * PATIENCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Pod:
     config: cri.PodSandboxConfig
 
 
-async def soon(call: Callable[[], Awaitable[Any]], seconds: float = 2.0) -> Any:
+async def soon(call: Callable[[], Awaitable[Any]], seconds: float = 2.0 * PATIENCE) -> Any:
     """The answer of a call that may be UNAVAILABLE for a moment, while a channel reconnects."""
     deadline = time.monotonic() + seconds
     while True:
@@ -59,7 +60,7 @@ async def create(kubelet: Kubelet, pod: Pod, name: str, image: str) -> str:
 
 
 async def run(kubelet: Kubelet, container: str, *command: str) -> str:
-    request = cri.ExecSyncRequest(container_id=container, cmd=command, timeout=10)
+    request = cri.ExecSyncRequest(container_id=container, cmd=command, timeout=int(10 * PATIENCE))
     answer = await kubelet.runtime.ExecSync(request, timeout=_SECONDS)
     assert answer.exit_code == 0, answer
     return str(answer.stdout.decode().strip())
@@ -148,6 +149,6 @@ async def test_containers_do_not_notice_a_restart_of_the_runtime_daemon(
             began = time.monotonic()
             live_stack.start("runtime")
             assert await run(kubelet, pod.container, "hostname") == "restarted"
-            assert time.monotonic() - began < 15
+            assert time.monotonic() - began < 15 * PATIENCE
             assert await started_at(kubelet, pod) == before
         assert (await streamclient.exec_spdy(url)).stdout == b"later\n"

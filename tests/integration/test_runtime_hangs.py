@@ -17,13 +17,16 @@ import grpc
 import pytest
 from runtime.v1 import api_pb2 as cri
 from triptych_dev.kubelet import pod_config
+from triptych_dev.patience import PATIENCE
 from triptych_dev.stack import Stack
 from triptych_dev.testing.driver import DEADLINE, Driver, refused, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 #: Seconds of every deadline of the daemon here.
-SHORT = 3
+SHORT = int(3 * PATIENCE)
+#: Seconds that an answer takes at most that waits for nobody.
+AT_ONCE = 1.0 * PATIENCE
 
 _RUNTIME = """#!/bin/sh
 # crun, but it hangs in a command as long as the file hang-COMMAND exists.
@@ -82,7 +85,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, hold: Hold, live_image: str)
     overrides: dict[str, Any] = {
         "handlers": {"crun": {}, "slow": {"path": str(runtime)}},
         "default_handler": "crun",
-        "deadlines": {"oci_runtime": SHORT, "monitor": SHORT, "kill": SHORT, "create": 20.0},
+        "deadlines": {"oci_runtime": SHORT, "monitor": SHORT, "kill": SHORT, "create": 20.0 * PATIENCE},
         "network": {
             "bin_dirs": [str(plugins), "/opt/cni/bin", "/usr/lib/cni"],
             "setup_deadline": SHORT,
@@ -160,11 +163,11 @@ def call_in_background(work: Any) -> tuple[threading.Thread, list[Any]]:
 def check_nobody_waits(driver: Driver, name: str) -> None:
     """A whole life of another pod and every list, each quickly."""
     started = time.monotonic()
-    driver.stub.ListContainers(cri.ListContainersRequest(), timeout=1)
-    driver.stub.ListPodSandbox(cri.ListPodSandboxRequest(), timeout=1)
-    driver.stub.ListContainerStats(cri.ListContainerStatsRequest(), timeout=1)
-    driver.stub.Status(cri.StatusRequest(), timeout=1)
-    assert time.monotonic() - started < 1
+    driver.stub.ListContainers(cri.ListContainersRequest(), timeout=AT_ONCE)
+    driver.stub.ListPodSandbox(cri.ListPodSandboxRequest(), timeout=AT_ONCE)
+    driver.stub.ListContainerStats(cri.ListContainerStatsRequest(), timeout=AT_ONCE)
+    driver.stub.Status(cri.StatusRequest(), timeout=AT_ONCE)
+    assert time.monotonic() - started < AT_ONCE
     pod = driver.run(name, deadline=SHORT)
     container = driver.create(pod, "quick", deadline=SHORT)
     driver.start(container, deadline=SHORT)
@@ -183,13 +186,13 @@ def test_a_start_that_hangs_ends_and_holds_up_nobody(driver: Driver, hold: Hold,
     thread, outcome = call_in_background(lambda: driver.start(container))
     wait_until("the OCI runtime is at it", lambda: len(processes_of(container)) >= 2)
     request = cri.ContainerStatusRequest(container_id=container)
-    assert driver.stub.ContainerStatus(request, timeout=1).status.state == cri.CONTAINER_CREATED
+    assert driver.stub.ContainerStatus(request, timeout=AT_ONCE).status.state == cri.CONTAINER_CREATED
     check_nobody_waits(driver, f"other-{command}")
-    thread.join(30)
+    thread.join(30 * PATIENCE)
     assert outcome[0].code() is grpc.StatusCode.DEADLINE_EXCEEDED, outcome
     status = driver.status(container)
     assert (status.state, status.reason, status.exit_code) == (cri.CONTAINER_EXITED, "StartError", 128)
-    assert "3 s" in status.message
+    assert f"{SHORT} s" in status.message
     hold.lift()
     wait_until("monitor and OCI runtime are dead", lambda: not processes_of(container))
     with refused(grpc.StatusCode.FAILED_PRECONDITION) as again:
@@ -206,10 +209,10 @@ def test_a_start_joins_the_one_whose_caller_went_away(driver: Driver, hold: Hold
     container = driver.create(pod, "app")
     hold.set("hang-create")
     with refused(grpc.StatusCode.DEADLINE_EXCEEDED):
-        driver.start(container, deadline=0.5)
+        driver.start(container, deadline=0.5 * PATIENCE)
     thread, outcome = call_in_background(lambda: driver.start(container))
     hold.lift()
-    thread.join(10)
+    thread.join(10 * PATIENCE)
     assert outcome == [None]
     assert driver.status(container).state == cri.CONTAINER_RUNNING
 
@@ -221,10 +224,10 @@ def test_a_stop_of_a_pod_waits_for_the_start_and_kills(driver: Driver, hold: Hol
     starting, _ = call_in_background(lambda: driver.start(container))
     wait_until("the OCI runtime is at it", lambda: len(processes_of(container)) >= 2)
     stopping, stopped = call_in_background(lambda: driver.stop_pod(pod))
-    time.sleep(0.3)
+    time.sleep(0.3 * PATIENCE)
     hold.lift()
     for thread in (starting, stopping):
-        thread.join(15)
+        thread.join(15 * PATIENCE)
     assert stopped == [None]
     assert driver.status(container).state == cri.CONTAINER_EXITED
     with refused(grpc.StatusCode.FAILED_PRECONDITION):
@@ -239,12 +242,12 @@ def test_a_removal_that_hangs_is_finished_by_the_next(driver: Driver, hold: Hold
     driver.stop(container, 0, deadline=SHORT)
     with refused(grpc.StatusCode.DEADLINE_EXCEEDED):
         driver.remove(container)
-    listed = driver.stub.ListContainers(cri.ListContainersRequest(), timeout=1).containers
+    listed = driver.stub.ListContainers(cri.ListContainersRequest(), timeout=AT_ONCE).containers
     assert [(c.id, c.state) for c in listed] == [(container, cri.CONTAINER_EXITED)]
     check_nobody_waits(driver, "other-delete")
     hold.lift()
     driver.remove(container)
-    assert not driver.stub.ListContainers(cri.ListContainersRequest(), timeout=1).containers
+    assert not driver.stub.ListContainers(cri.ListContainersRequest(), timeout=AT_ONCE).containers
 
 
 def test_an_exec_that_hangs_ends_at_its_timeout(driver: Driver, hold: Hold) -> None:
@@ -255,7 +258,7 @@ def test_an_exec_that_hangs_ends_at_its_timeout(driver: Driver, hold: Hold) -> N
     started = time.monotonic()
     with refused(grpc.StatusCode.DEADLINE_EXCEEDED):
         driver.stub.ExecSync(request, timeout=DEADLINE)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 5 * PATIENCE
     wait_until("the OCI runtime is dead", lambda: not any(" exec " in p for p in processes_of(container)))
     hold.lift()
     assert driver.output(container, "echo", "well") == "well\n"
@@ -268,7 +271,7 @@ def test_a_daemon_that_died_in_a_hung_start_undoes_it(driver: Driver, stack: Sta
     thread, _ = call_in_background(lambda: driver.start(container))
     wait_until("the OCI runtime is at it", lambda: len(processes_of(container)) >= 2)
     stack.kill("runtime")
-    thread.join(10)
+    thread.join(10 * PATIENCE)
     stack.start("runtime")
     with stack.runtime() as stub:
         again = Driver(stub, driver.image)
@@ -310,7 +313,7 @@ def test_a_monitor_that_was_killed(driver: Driver) -> None:
     started = time.monotonic()
     os.kill(info["pid"], signal.SIGKILL)
     status = driver.wait_exited(container, 5)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 2 * PATIENCE
     assert (status.reason, status.exit_code) == ("Unknown", 255)
 
 
@@ -319,12 +322,12 @@ def test_a_plugin_that_hangs_fails_the_pod_by_name(driver: Driver, stack: Stack,
         hold.set(name)
     config = pod_config("a")
     thread, outcome = call_in_background(lambda: driver.run(config))
-    time.sleep(0.5)
+    time.sleep(0.5 * PATIENCE)
     check_nobody_waits(driver, "beside")
-    thread.join(60)
+    thread.join(60 * PATIENCE)
     assert outcome[0].code() is grpc.StatusCode.DEADLINE_EXCEEDED, outcome
     assert re.search(r"hang.*ADD", outcome[0].details()), outcome[0].details()
-    assert not driver.stub.ListPodSandbox(cri.ListPodSandboxRequest(), timeout=1).items
+    assert not driver.stub.ListPodSandbox(cri.ListPodSandboxRequest(), timeout=AT_ONCE).items
     assert not list((stack.state / "runtime" / "ns").glob("*"))
     hold.lift()
     wait_until("the address is given back", lambda: not list((stack.root / "ipam").glob("*/10.*")))
@@ -335,16 +338,16 @@ def test_a_pod_joins_the_attempt_whose_caller_went_away(driver: Driver, hold: Ho
     hold.set("hang-ADD-b")
     config = pod_config("b")
     with refused(grpc.StatusCode.DEADLINE_EXCEEDED):
-        driver.run(config, deadline=0.7)
+        driver.run(config, deadline=0.7 * PATIENCE)
     thread, outcome = call_in_background(lambda: driver.run(config))
     other = pod_config("b")
     other.metadata.uid, other.hostname = config.metadata.uid, "another"
     second, differing = call_in_background(lambda: driver.run(other))
-    time.sleep(0.2)
+    time.sleep(0.2 * PATIENCE)
     hold.lift()
     for caller in (thread, second):
-        caller.join(20)
-    pods = driver.stub.ListPodSandbox(cri.ListPodSandboxRequest(), timeout=1).items
+        caller.join(20 * PATIENCE)
+    pods = driver.stub.ListPodSandbox(cri.ListPodSandboxRequest(), timeout=AT_ONCE).items
     assert [pod.id for pod in pods] == [outcome[0].id]
     assert driver.run(config).id == outcome[0].id
     assert differing[0].code() is grpc.StatusCode.ALREADY_EXISTS
@@ -367,7 +370,9 @@ def test_a_network_that_is_not_given_back_is_tried_again(driver: Driver, stack: 
         driver.stop_pod(pod)
     assert "the switch is on fire" in failed.text
     assert driver.status(container).state == cri.CONTAINER_EXITED
-    status = driver.stub.PodSandboxStatus(cri.PodSandboxStatusRequest(pod_sandbox_id=pod.id), timeout=5)
+    status = driver.stub.PodSandboxStatus(
+        cri.PodSandboxStatusRequest(pod_sandbox_id=pod.id), timeout=5 * AT_ONCE
+    )
     assert status.status.state == cri.SANDBOX_NOTREADY
     hold.lift()
     wait_until("the address is given back", lambda: not list((stack.root / "ipam").glob("*/10.*")))

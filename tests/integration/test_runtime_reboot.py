@@ -15,6 +15,7 @@ import grpc
 import pytest
 from runtime.v1 import api_pb2 as cri
 from triptych_dev.kubelet import pod_config
+from triptych_dev.patience import PATIENCE
 from triptych_dev.stack import Stack
 from triptych_dev.testing.driver import DEADLINE, Driver, refused, wait_until
 from triptych_linux import mounts
@@ -85,7 +86,7 @@ def test_after_a_reboot_all_has_ended_and_addresses_are_given_back(stack: Stack,
 
     with stack.runtime() as stub:
         driver = Driver(stub, live_image)
-        listed = stub.ListPodSandbox(cri.ListPodSandboxRequest(), timeout=5).items
+        listed = stub.ListPodSandbox(cri.ListPodSandboxRequest(), timeout=5 * PATIENCE).items
         assert {pod.id: pod.state for pod in listed} == {pod.id: cri.SANDBOX_NOTREADY for pod in pods}
         for container in (running, created):
             status = driver.status(container)
@@ -116,7 +117,7 @@ def test_a_second_start_after_the_reboot_is_no_reboot(stack: Stack, live_image: 
     stack.kill("runtime")
     stack.start("runtime")
     with stack.runtime() as stub:
-        listed = stub.ListPodSandbox(cri.ListPodSandboxRequest(), timeout=5).items
+        listed = stub.ListPodSandbox(cri.ListPodSandboxRequest(), timeout=5 * PATIENCE).items
         states = {pod.id: pod.state for pod in listed}
         assert states == {pod.id: cri.SANDBOX_NOTREADY, fresh.id: cri.SANDBOX_READY}
         Driver(stub, live_image).clear()

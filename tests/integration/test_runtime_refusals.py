@@ -13,6 +13,7 @@ from grpc import StatusCode
 from runtime.v1 import api_pb2 as cri
 from triptych.rootfs.v1 import rootfs_pb2
 from triptych_dev.kubelet import pod_config
+from triptych_dev.patience import PATIENCE
 from triptych_dev.stack import Stack
 from triptych_dev.testing.driver import DEADLINE, Driver, refused, wait_until
 
@@ -182,7 +183,9 @@ def test_an_id_may_be_cut_short(driver: Driver) -> None:
         prefix = pods[0].id[: len(prefix) + 1]
     assert driver.pod_info(type(pods[0])(prefix, pods[0].config))["pid"] > 0
     filtered = cri.ListContainersRequest(filter=cri.ContainerFilter(id=container[:10]))
-    assert [c.id for c in driver.stub.ListContainers(filtered, timeout=5).containers] == [container]
+    assert [c.id for c in driver.stub.ListContainers(filtered, timeout=5 * PATIENCE).containers] == [
+        container
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +223,7 @@ def test_without_the_image_daemon(lone_stack: Stack, live_image: str) -> None:
         assert "triptych-image" in refusal.text
         assert lone_stack.socket("image") in refusal.text
         assert driver.output(container, "echo", "on") == "on\n"
-        stub.ListContainerStats(cri.ListContainerStatsRequest(), timeout=5)
+        stub.ListContainerStats(cri.ListContainerStatsRequest(), timeout=5 * PATIENCE)
         driver.stop(container)
         # A removal waits for a daemon that is being restarted.
         remover = threading.Thread(target=lambda: driver.remove(container))
@@ -229,7 +232,7 @@ def test_without_the_image_daemon(lone_stack: Stack, live_image: str) -> None:
         assert remover.is_alive()
         lone_stack.start("image")
         remover.join(20)
-        listed = stub.ListContainers(cri.ListContainersRequest(), timeout=5).containers
+        listed = stub.ListContainers(cri.ListContainersRequest(), timeout=5 * PATIENCE).containers
         assert container not in [c.id for c in listed]
         driver.create(pod, "late")
         driver.clear()

@@ -12,6 +12,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from runtime.v1 import api_pb2, api_pb2_grpc
+from triptych_dev.patience import PATIENCE
 from triptych_dev.stack import Stack
 
 pytestmark = pytest.mark.integration
@@ -49,7 +50,7 @@ def test_every_service_is_healthy(live_stack: Stack, daemon: str) -> None:
     with grpc.insecure_channel(f"unix:{live_stack.socket(daemon)}") as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
         for service in ("", *SERVICES[daemon]):
-            answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10)
+            answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10 * PATIENCE)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
@@ -57,13 +58,13 @@ def test_the_runtime_socket_alone_is_enough(live_stack: Stack, live_image: str) 
     with grpc.insecure_channel(f"unix:{live_stack.socket('runtime')}") as channel:
         images = api_pb2_grpc.ImageServiceStub(channel)
         spec = api_pb2.ImageSpec(image=live_image)
-        pulled = images.PullImage(api_pb2.PullImageRequest(image=spec), timeout=60)
-        found = images.ImageStatus(api_pb2.ImageStatusRequest(image=spec), timeout=10)
+        pulled = images.PullImage(api_pb2.PullImageRequest(image=spec), timeout=60 * PATIENCE)
+        found = images.ImageStatus(api_pb2.ImageStatusRequest(image=spec), timeout=10 * PATIENCE)
         assert found.image.id == pulled.image_ref
-        assert images.ImageFsInfo(api_pb2.ImageFsInfoRequest(), timeout=10).image_filesystems
+        assert images.ImageFsInfo(api_pb2.ImageFsInfoRequest(), timeout=10 * PATIENCE).image_filesystems
         with pytest.raises(grpc.RpcError) as raised:
             missing = api_pb2.ImageSpec(image="127.0.0.1:1/none:latest")
-            images.PullImage(api_pb2.PullImageRequest(image=missing), timeout=60)
+            images.PullImage(api_pb2.PullImageRequest(image=missing), timeout=60 * PATIENCE)
         error: Any = raised.value
         assert error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNKNOWN)
         assert "127.0.0.1:1" in error.details()
@@ -75,7 +76,7 @@ def test_a_second_daemon_on_the_socket_is_refused(live_stack: Stack, daemon: str
     import sys
 
     argv = [sys.executable, "-m", f"triptych_{daemon}", "--config", str(live_stack.config_file(daemon))]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60 * PATIENCE)
     assert done.returncode == 1
     owner = live_stack.processes[daemon].popen.pid
     assert f"is served by process {owner}" in done.stderr
@@ -88,7 +89,7 @@ def test_the_doctor_finds_the_live_daemons_well(live_stack: Stack) -> None:
 
     options = [f"--{daemon}-socket={live_stack.socket(daemon)}" for daemon in SERVICES]
     argv = [sys.executable, "-m", "triptych_cli", *options, "doctor", "-o", "json", "sockets"]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60 * PATIENCE)
     assert done.returncode == 0, done.stdout
     (report,) = json.loads(done.stdout)
     states = {finding["subject"]: finding["state"] for finding in report["findings"]}

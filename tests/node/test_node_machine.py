@@ -46,8 +46,13 @@ SUITE_PATHS = (
     "services/image/tests/daemon/test_image_daemon.py",
 )
 BEFORE_REBOOT = ("before_reboot", "streams", "confinement", "limits", "quota", "leave")
-NOT_HERE = ("services/streaming/tests/test_streaming_clients.py",)
-"""Needs clients of others that are not carried into the node."""
+NOT_HERE = (
+    # Clients of others, which are not carried into the node.
+    "services/streaming/tests/test_streaming_clients.py",
+    # How long callbacks of the loops take, and 110 pods at once.
+    "tests/integration/test_event_loop.py",
+    "tests/integration/test_many_pods.py",
+)
 ONLY_HERE = frozenset({"test_checkpoint_a_container", "test_checkpoint_and_restore_a_pod"})
 """Tests of the suite that other machines may skip, and this one must not."""
 

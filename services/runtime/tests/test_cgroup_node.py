@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from runtime.v1 import api_pb2
 from runtime.v1.api_pb2 import LinuxContainerResources
+from triptych_dev.patience import PATIENCE
 from triptych_runtime.cgroups import BadResources, Cgroup, CgroupFailed, CgroupManager, Driver, Mode, pods
 from triptych_runtime.cgroups.monitors import Monitors
 from triptych_runtime.stats import ContainerSubject, StatsCollector
@@ -68,7 +69,7 @@ def start(group: Cgroup) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     for child in children:
         with contextlib.suppress(ProcessLookupError):
             child.kill()
-        child.wait(10)
+        child.wait(10 * PATIENCE)
 
 
 async def test_procs_kill_and_remove(group: Cgroup, start: Callable[..., subprocess.Popen[bytes]]) -> None:
@@ -78,7 +79,7 @@ async def test_procs_kill_and_remove(group: Cgroup, start: Callable[..., subproc
     assert child.pid in group.procs()
     await group.kill()
     assert group.procs() == []
-    assert child.wait(5) == -signal.SIGKILL
+    assert child.wait(5 * PATIENCE) == -signal.SIGKILL
     assert await group.remove()
     assert not group.exists()
     assert not await group.remove()
@@ -111,7 +112,7 @@ async def test_kill_ends_what_is_frozen(
         Path(group.directories[0], "cgroup.freeze").write_text("1")
     await group.kill()
     assert group.procs() == []
-    assert child.wait(5) == -signal.SIGKILL
+    assert child.wait(5 * PATIENCE) == -signal.SIGKILL
 
 
 async def test_oom_kills_are_counted(group: Cgroup, start: Callable[..., subprocess.Popen[bytes]]) -> None:

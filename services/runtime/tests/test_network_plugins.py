@@ -46,12 +46,13 @@ from pathlib import Path
 from triptych_runtime.namespaces import IdMapping, NamespaceOptions, PodNamespaces, UserMappings
 from triptych_runtime.network import Network, NetworkSettings, PodAttachment, PodDns, PortMapping
 from triptych_runtime.network.errors import TeardownFailed
+from triptych_dev.patience import PATIENCE
 
 root = Path(sys.argv[1])
 
 def sh(*argv, netns=None, check=True):
     enter = ["nsenter", f"--net={netns}"] if netns else []
-    done = subprocess.run([*enter, *argv], capture_output=True, text=True, timeout=20)
+    done = subprocess.run([*enter, *argv], capture_output=True, text=True, timeout=20 * PATIENCE)
     if check and done.returncode:
         raise SystemExit(f"{argv}: {done.stdout} {done.stderr}")
     return done.stdout

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from triptych_dev.patience import PATIENCE
 from triptych_linux import mounts, pidfd
 from triptych_runtime.namespaces import (
     IdMapping,
@@ -247,7 +248,7 @@ def status_of(pid: int) -> dict[str, str]:
 
 
 async def ended(init: InitProcess) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(5 * PATIENCE):
         while init.identity.alive():
             await asyncio.sleep(0.01)
 
@@ -292,7 +293,7 @@ async def test_init_of_a_shared_pid_namespace(
     with subprocess.Popen([*enter, "sleep", "60"]) as sleeper:
         await asyncio.sleep(0.1)
         await inits.stop(init)
-        assert sleeper.wait(5) != 0
+        assert sleeper.wait(5 * PATIENCE) != 0
     await inits.stop(init)
     assert not init.identity.alive()
     await pods.destroy(POD)

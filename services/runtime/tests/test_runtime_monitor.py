@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from triptych_dev.patience import PATIENCE
 from triptych_linux.pidfd import ProcessIdentity
 from triptych_runtime.errors import RuntimeFailed
 from triptych_runtime.model import new_id
@@ -85,7 +86,7 @@ async def test_life(runtime: OciRuntime, tmp_path: Path, script: str, code: int)
     assert os.path.exists(f"/proc/{started.monitor_pid}")
     watch.add(identity, ProcessIdentity.of(started.pid))
     await runtime.start(identity)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(10 * PATIENCE):
         found = await exits.get()
     assert (found.container_id, found.code) == (identity, code)
     assert abs(found.finished_at - time.time_ns()) < 20e9
@@ -122,7 +123,7 @@ async def test_an_exit_without_its_file_is_still_seen(
     watch.add("lost", ProcessIdentity.of(process.pid))
     assert watch.signal("lost", 9)
     await process.wait()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(5 * PATIENCE):
         assert await exits.get() == Exit("lost", None, 42)
     watch.stop()
 
@@ -156,8 +157,8 @@ def test_a_monitor_is_killed_with_what_it_runs(tmp_path: Path, told: bool) -> No
         if told:
             paths.monitor_pid.write_text(str(mine.pid))
         kill_monitor(paths, identity)
-        assert mine.wait(5) == -9
-        end = time.monotonic() + 5
+        assert mine.wait(5 * PATIENCE) == -9
+        end = time.monotonic() + 5 * PATIENCE
         while lives(child):
             assert time.monotonic() < end
             time.sleep(0.005)
@@ -170,7 +171,7 @@ def test_a_monitor_is_killed_with_what_it_runs(tmp_path: Path, told: bool) -> No
         for process in (mine, foreign):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, 9)
-            process.wait(5)
+            process.wait(5 * PATIENCE)
 
 
 async def test_an_exit_is_not_awaited_from_a_dead_monitor(tmp_path: Path) -> None:
@@ -187,11 +188,11 @@ async def test_an_exit_is_not_awaited_from_a_dead_monitor(tmp_path: Path) -> Non
     assert watch.ending("lost")
     assert not watch.signal("lost", 9)
     monitor.kill()
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(2 * PATIENCE):
         assert await exits.get() == Exit("lost", None, 42)
     await monitor.wait()
     watch.add("late", ProcessIdentity(process.pid, 1), monitor.pid)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(2 * PATIENCE):
         assert await exits.get() == Exit("late", None, 42)
     assert not watch.ending("late")
     watch.stop()

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from runtime.v1 import api_pb2
+from triptych_dev.patience import PATIENCE
 from triptych_linux import mounts
 from triptych_oci import ContainerConfig
 from triptych_runtime.spec import (
@@ -98,7 +99,7 @@ class Box:
     def run_command(self, status: int = 0) -> bytes:
         self.prepare()
         command = [self.runtime, "run", "--bundle", str(self.root), self.name]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60 * PATIENCE)
         assert done.returncode == status, (done.stdout, done.stderr)
         return done.stdout
 
@@ -127,7 +128,7 @@ def box(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Box]:
     try:
         yield made
     finally:
-        subprocess.run([runtime, "delete", "--force", made.name], capture_output=True, timeout=60)
+        subprocess.run([runtime, "delete", "--force", made.name], capture_output=True, timeout=60 * PATIENCE)
         mounts.umount_below(root)
         shutil.rmtree(root)
         base = Path("/sys/fs/cgroup")
@@ -390,7 +391,7 @@ def user_pod() -> Iterator[_Pod]:
     command = ["unshare", "--user", "--net", "--ipc", "--uts", "sleep", "120"]
     holder = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 10 * PATIENCE
         own = os.readlink("/proc/self/ns/uts")
         while os.readlink(f"/proc/{holder.pid}/ns/uts") == own:
             assert time.monotonic() < deadline

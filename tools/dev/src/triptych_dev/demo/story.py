@@ -16,6 +16,7 @@ from triptych_dev.demo.image import GREETING
 from triptych_dev.demo.narrator import Narrator
 from triptych_dev.errors import StepFailed
 from triptych_dev.kubelet import Kubelet, container_config, parse_log, pod_config
+from triptych_dev.patience import PATIENCE
 
 _PORT = 8080
 _WEB = f"httpd -f -p {_PORT} -h /www & trap 'kill $!; exit 0' TERM; wait"
@@ -169,7 +170,7 @@ class Story:
                 container_id=self.pod.containers["worker"], stdin=True, stdout=True, stderr=True
             )
             url = (await self._kubelet.runtime.Attach(request)).url
-            async with streamclient.attach_spdy(url, stdin=True) as attached, asyncio.timeout(10):
+            async with streamclient.attach_spdy(url, stdin=True) as attached, asyncio.timeout(10 * PATIENCE):
                 assert attached.stdin is not None and attached.stdout is not None
                 await attached.stdin.write(b"good day\n")
                 heard = await attached.stdout.read_until(b"good day\n")
@@ -180,7 +181,7 @@ class Story:
         with self._narrator.step(f"PortForward to {_PORT} through the pod's network") as step:
             request = cri.PortForwardRequest(pod_sandbox_id=self.pod.sandbox, port=[_PORT])
             url = (await self._kubelet.runtime.PortForward(request)).url
-            async with streamclient.portforward_spdy(url) as session, asyncio.timeout(10):
+            async with streamclient.portforward_spdy(url) as session, asyncio.timeout(10 * PATIENCE):
                 connection = await session.connect(_PORT)
                 await connection.data.write(b"GET / HTTP/1.0\r\nHost: demo\r\n\r\n")
                 answer = (await connection.data.read_all()).decode()
@@ -262,7 +263,7 @@ class Story:
             step.say("no image is left")
 
 
-async def _until(read: Any, seconds: float = 5.0) -> str:
+async def _until(read: Any, seconds: float = 5.0 * PATIENCE) -> str:
     """What `read` gives once it gives something."""
     deadline = time.monotonic() + seconds
     while True:
