@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import ssl
 import subprocess
@@ -164,3 +165,18 @@ def test_unfit_files_stop_the_start(start_streaming, tls: str, message: str) -> 
     daemon = start_streaming(f"[tls]\n{tls}\n", wait=False)
     assert daemon.process.wait(20) == 1
     assert message in daemon.log.read_text()
+
+
+async def test_a_tls_handshake_that_does_not_come_is_dropped(start_streaming, tmp_path: Path) -> None:
+    pair = make_pair(tmp_path, "server")
+    daemon = start_streaming(
+        f'[tls]\ncertificate = "{pair.certificate}"\nkey = "{pair.key}"\n[timeouts]\nhandshake = 2\n'
+    )
+    url = daemon.stub.OpenPortForward(FORWARD).url
+    port = int(url.split("/")[2].rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    async with asyncio.timeout(30 * PATIENCE):
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+    writer.close()
+    assert await works(daemon, trusting(pair))
