@@ -25,7 +25,10 @@ def status(node: Node, request: api_pb2.StatusRequest) -> api_pb2.StatusResponse
 
 def _runtime_condition(node: Node, response: api_pb2.StatusResponse) -> None:
     default = node.handlers.find("")
-    problem = default.problem if default is not None else "no runtime handler is configured"
+    if default is not None:
+        problem = default.problem
+    else:
+        problem = "not configured" if node.handlers.all() else "the OCI runtimes are still being looked at"
     response.status.conditions.add(
         type="RuntimeReady",
         status=not problem,

@@ -61,7 +61,7 @@ class Story:
         """What a kubelet asks first."""
         with self._narrator.step("Version, Status, ImageFsInfo") as step:
             version = await self._kubelet.runtime.Version(cri.VersionRequest())
-            status = await self._kubelet.runtime.Status(cri.StatusRequest())
+            status = await self._ready()
             usage = await self._kubelet.images.ImageFsInfo(cri.ImageFsInfoRequest())
             step.say(f"{version.runtime_name} {version.runtime_version}, CRI {version.runtime_api_version}")
             for condition in status.status.conditions:
@@ -69,6 +69,15 @@ class Story:
                 step.say(f"{condition.type}: {'yes' if condition.status else 'no'}{reason}")
                 expect(condition.status, f"{condition.type}{reason}")
             step.say(f"images are in {usage.image_filesystems[0].fs_id.mountpoint}")
+
+    async def _ready(self) -> Any:
+        """Status, once all is ready: the daemon looks at its OCI runtimes while it answers already."""
+        deadline = time.monotonic() + 10 * PATIENCE
+        while True:
+            status = await self._kubelet.runtime.Status(cri.StatusRequest())
+            if all(c.status for c in status.status.conditions) or time.monotonic() > deadline:
+                return status
+            await asyncio.sleep(0.05)
 
     async def pull(self, reference: str) -> None:
         """Pull with progress."""
