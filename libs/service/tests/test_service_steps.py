@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from triptych_service import tracing
+from triptych_service._recording import RecordedSpan, Recorder, Sampling
 from triptych_service.tracing import span
 
 
@@ -33,19 +34,11 @@ def test_success_and_failure_are_told(steps: list[tuple[str, float, bool]]) -> N
 
 
 def test_a_recorded_span_is_measured_too(steps: list[tuple[str, float, bool]]) -> None:
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-
-    exporter = InMemorySpanExporter()
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    tracing.install(provider.get_tracer("test"))
+    recorded: list[RecordedSpan] = []
+    tracing.install(Recorder(Sampling(), recorded.append))
     with span("outer"), span("inner") as inner:
         inner.set("key", "value")
-    recorded = {found.name: found for found in exporter.get_finished_spans()}
-    inner_span, outer_span = recorded["inner"], recorded["outer"]
-    assert inner_span.parent is not None and outer_span.context is not None
-    assert inner_span.parent.span_id == outer_span.context.span_id
-    assert dict(inner_span.attributes or {}) == {"key": "value"}
+    inner_span, outer_span = recorded
+    assert inner_span.parent == outer_span.identity
+    assert inner_span.attributes == {"key": "value"}
     assert [name for name, _, _ in steps] == ["inner", "outer"]

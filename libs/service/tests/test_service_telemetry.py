@@ -237,7 +237,7 @@ def test_off_by_default() -> None:
         step.set("more", 1)
         step.event("moment")
     assert span("a") is span("b")
-    assert tracing.tracer() is None
+    assert tracing.recorder() is None
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ def main() -> None:
 
 from __future__ import annotations
 
-from triptych_service import core, tracing  # isort: skip - core comes before all that imports grpc
+from triptych_service import lean, core, tracing  # isort: skip - the first two come before all else
 from triptych_service.client import connect
 from triptych_service.daemon import Daemon, Definition
 from triptych_service.errors import ConfigError, SocketInUse, SocketUnusable
@@ -54,6 +54,7 @@ __all__ = [
     "TelemetrySettings",
     "connect",
     "core",
+    "lean",
     "run",
     "setting",
     "span",

@@ -57,12 +57,10 @@ class _UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):
         client_call_details: grpc.aio.ClientCallDetails,
         request: Any,
     ) -> Any:
-        tracer = tracing.tracer()
-        if tracer is None:
+        recorder = tracing.recorder()
+        if recorder is None:
             return await continuation(_traced(client_call_details), request)
-        from triptych_service._recording import client_span
-
-        with client_span(tracer, _method(client_call_details)) as step:
+        with recorder.client(_method(client_call_details)) as step:
             call = await continuation(_traced(client_call_details), request)
             step.set("rpc.grpc.status_code", (await call.code()).value[0])
             return call

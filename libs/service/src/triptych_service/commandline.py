@@ -2,41 +2,46 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from triptych_service.config import Loaded, load
 from triptych_service.daemon import Definition
-from triptych_service.settings import LogLevel, ServiceSettings
+from triptych_service.settings import ServiceSettings
 
 S = TypeVar("S", bound=ServiceSettings)
 
 
-def parse(definition: Definition[S], argv: list[str]) -> argparse.Namespace:
-    """Parse the arguments; `--help`, `--version` and wrong ones end the process."""
-    default = default_config(definition)
-    parser = _Parser(prog=definition.name, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.table = definition.settings
-    parser.add_argument(
-        "--config", type=Path, help=f"configuration file (default {default}); FILE.d/*.toml over it"
-    )
-    parser.add_argument(
-        "--log-level", choices=[level.value for level in LogLevel], help="overrides log.level"
-    )
-    question = parser.add_mutually_exclusive_group()
-    question.add_argument("--check-config", action="store_true", help="check the configuration and exit")
-    question.add_argument(
-        "--print-config", action="store_true", help="print every setting and where it comes from, and exit"
-    )
-    question.add_argument(
-        "--config-reference",
-        action="store_true",
-        help="print every key with its meaning (Markdown), and exit",
-    )
-    question.add_argument("--version", action="version", version=f"{definition.name} {definition.version}")
-    return parser.parse_args(argv)
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a command line says.
+
+    :param log_level: overrides `log.level` unless empty.
+    :param check_config: a question to answer instead of serving, as are the ones below.
+    """
+
+    config: Path | None = None
+    log_level: str | None = None
+    check_config: bool = False
+    print_config: bool = False
+    config_reference: bool = False
+
+
+def parse(definition: Definition[S], argv: list[str]) -> Options:
+    """Parse the arguments; `--help`, `--version` and wrong ones end the process.
+
+    What units write is understood without argparse, which would stay in memory as long as the daemon.
+    """
+    match argv:
+        case []:
+            return Options()
+        case ["--config", file] if file and not file.startswith("-"):
+            return Options(Path(file))
+    from triptych_service import arguments
+
+    return arguments.parse(definition, argv)
 
 
 def default_config(definition: Definition[S]) -> Path:
@@ -44,16 +49,16 @@ def default_config(definition: Definition[S]) -> Path:
     return Path(f"/etc/triptych/{definition.short_name}.toml")
 
 
-def load_config(definition: Definition[S], options: argparse.Namespace) -> Loaded[S]:
+def load_config(definition: Definition[S], options: Options) -> Loaded[S]:
     """Read the configuration that the command line names.
 
     :raises ConfigError: it is wrong.
     """
-    path: Path | None = options.config
+    path = options.config
     return load(definition.settings, path or default_config(definition), must_exist=path is not None)
 
 
-def answer(definition: Definition[S], options: argparse.Namespace) -> bool:
+def answer(definition: Definition[S], options: Options) -> bool:
     """Answer a question that the command line asks; False when the daemon is to run.
 
     :raises ConfigError: the configuration asked about is wrong.
@@ -72,15 +77,3 @@ def answer(definition: Definition[S], options: argparse.Namespace) -> bool:
     else:
         return False
     return True
-
-
-class _Parser(argparse.ArgumentParser):
-    """Makes the list of keys only when help is asked for."""
-
-    table: type[ServiceSettings] = ServiceSettings
-
-    def format_help(self) -> str:
-        from triptych_service.reference import help_text
-
-        self.epilog = f"configuration keys (TOML):\n{help_text(self.table)}"
-        return super().format_help()

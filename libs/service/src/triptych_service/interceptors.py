@@ -192,14 +192,12 @@ class _Call:
 
     def __enter__(self) -> None:
         caller = _caller(self._context.invocation_metadata())
-        tracer = tracing.tracer()
+        recorder = tracing.recorder()
         self._started = time.perf_counter()
         self._span: Any = None
-        self._token = tracing.current.set(caller if caller or tracer else TraceContext.new())
-        if tracer is not None:
-            from triptych_service._recording import server_span
-
-            self._span = server_span(tracer, self._method)
+        self._token = tracing.current.set(caller if caller or recorder else TraceContext.new())
+        if recorder is not None:
+            self._span = recorder.server(self._method)
             self._span.__enter__()
 
     def __exit__(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
 import signal
@@ -76,7 +75,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 class _Runner(Generic[S]):
     """Holds what a running daemon needs from its start to its end."""
 
-    def __init__(self, definition: Definition[S], settings: S, options: argparse.Namespace) -> None:
+    def __init__(self, definition: Definition[S], settings: S, options: commandline.Options) -> None:
         self._definition = definition
         self._settings = settings
         self._options = options

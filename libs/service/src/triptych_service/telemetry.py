@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
     from prometheus_client import CollectorRegistry
 
+    from triptych_service._export import Batches, Exporter
+    from triptych_service._recording import Sampling
+
 log = logging.getLogger(__name__)
 
 Environment = Mapping[str, str]
@@ -65,6 +68,19 @@ def _exports(environment: Environment, telemetry: TelemetrySettings, signal: str
     return any(endpoints) and environment.get(f"OTEL_{signal}_EXPORTER", exporter) == "otlp"
 
 
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """Where spans go."""
+
+    batches: Batches
+    exporter: Exporter
+
+    def shutdown(self) -> None:
+        """Send what is held back and close the connection; blocks meanwhile."""
+        self.batches.shutdown()
+        self.exporter.shutdown()
+
+
 @dataclass(slots=True)
 class Telemetry:
     """What was turned on; `shutdown` sends what is still held back.
@@ -73,7 +89,7 @@ class Telemetry:
     """
 
     registry: CollectorRegistry | None = None
-    _traces: Any = None
+    _traces: Traces | None = None
     _metrics: Any = None
 
     def retrace(self, name: str, version: str, settings: ServiceSettings) -> None:
@@ -129,18 +145,36 @@ def _resource(name: str, version: str, settings: TelemetrySettings) -> Resource:
 
 
 def _start_traces(telemetry: Telemetry, resource: Resource, settings: TelemetrySettings) -> None:
-    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
+    from triptych_service._export import Batches, Exporter
+    from triptych_service._recording import Recorder
 
-    sampler = None if "OTEL_TRACES_SAMPLER" in os.environ else ParentBasedTraceIdRatio(settings.sample_ratio)
-    provider = TracerProvider(sampler=sampler, resource=resource, shutdown_on_exit=False)
-    exporter = OTLPSpanExporter(**_exporter_arguments(settings, "TRACES"))
-    provider.add_span_processor(BatchSpanProcessor(exporter))
-    telemetry._traces = provider
-    tracing.install(provider.get_tracer("triptych"))
+    exporter = Exporter(resource, **_exporter_arguments(settings, "TRACES"))
+    telemetry._traces = Traces(Batches(exporter.send), exporter)
+    tracing.install(Recorder(sampling(settings), telemetry._traces.batches.take))
     log.info("recording traces", extra={"endpoint": settings.endpoint or "OTEL_EXPORTER_OTLP_ENDPOINT"})
+
+
+def sampling(settings: TelemetrySettings, environment: Environment = os.environ) -> Sampling:
+    """Which traces are recorded, as OTEL_TRACES_SAMPLER or else the settings say."""
+    from triptych_service._recording import Sampling
+
+    sampler = environment.get("OTEL_TRACES_SAMPLER", "").strip().lower()
+    if not sampler:
+        return Sampling(settings.sample_ratio)
+    kind = sampler.removeprefix("parentbased_")
+    ratios = {"always_on": 1.0, "always_off": 0.0, "traceidratio": _ratio(environment)}
+    if kind not in ratios:
+        log.warning("OTEL_TRACES_SAMPLER is not known; taking parentbased_always_on", extra={"is": sampler})
+        return Sampling()
+    return Sampling(ratios[kind], follow=kind != sampler)
+
+
+def _ratio(environment: Environment) -> float:
+    try:
+        return min(max(float(environment.get("OTEL_TRACES_SAMPLER_ARG") or 1), 0.0), 1.0)
+    except ValueError:
+        log.warning("OTEL_TRACES_SAMPLER_ARG is not a number; taking 1")
+        return 1.0
 
 
 def _exporter_arguments(settings: TelemetrySettings, signal: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from opentelemetry import trace
+    from triptych_service._recording import Recorder
 
 AttributeValue = str | bool | int | float | Sequence[str]
 
@@ -34,12 +34,14 @@ class TraceContext:
     :param trace_id: 32 hex digits.
     :param span_id: 16 hex digits.
     :param sampled: whether the caller records the trace.
+    :param remote: whether it came from another process.
     """
 
     trace_id: str
     span_id: str
     sampled: bool = False
     state: str = ""
+    remote: bool = False
 
     @property
     def header(self) -> str:
@@ -57,7 +59,7 @@ class TraceContext:
             return None
         if not (trace_id.strip("0") and span_id.strip("0")):
             return None
-        return cls(trace_id, span_id, bool(int(flags, 16) & 1), state)
+        return cls(trace_id, span_id, bool(int(flags, 16) & 1), state, remote=True)
 
     @classmethod
     def new(cls) -> TraceContext:
@@ -146,14 +148,14 @@ Observe = Callable[[str, float, bool], None]
 """Told of each finished step: its name, its seconds, and whether it succeeded."""
 
 _OFF = _Off()
-_tracer: trace.Tracer | None = None
+_recorder: Recorder | None = None
 _observe: Observe | None = None
 
 
-def install(tracer: trace.Tracer | None) -> None:
-    """Record spans with `tracer` from now on; None turns recording off."""
-    global _tracer
-    _tracer = tracer
+def install(recorder: Recorder | None) -> None:
+    """Record spans with `recorder` from now on; None turns recording off."""
+    global _recorder
+    _recorder = recorder
 
 
 def measure(observe: Observe | None) -> None:
@@ -162,9 +164,9 @@ def measure(observe: Observe | None) -> None:
     _observe = observe
 
 
-def tracer() -> trace.Tracer | None:
+def recorder() -> Recorder | None:
     """What records spans; None while recording is off, so it also guards costly attributes."""
-    return _tracer
+    return _recorder
 
 
 def leave(token: Token[TraceContext | None]) -> None:
@@ -182,9 +184,7 @@ def span(name: str, /, **attributes: AttributeValue) -> Span:
     Attributes keep their names; dotted ones are given as `**{"cni.network": name}`. Never put secrets in
     them. Costs one call when recording is off.
     """
-    if _tracer is None:
+    if _recorder is None:
         return _OFF if _observe is None else _Timed(_observe, name, _OFF)
-    from triptych_service._recording import RecordedSpan
-
-    recorded = RecordedSpan(_tracer, name, attributes)
+    recorded = _recorder.span(name, attributes)
     return recorded if _observe is None else _Timed(_observe, name, recorded)

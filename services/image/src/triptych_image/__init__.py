@@ -1,1 +1,3 @@
 """The image daemon: registries, blobs, layers and root filesystems."""
+
+__version__ = "0.1.0"

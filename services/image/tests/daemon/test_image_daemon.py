@@ -172,7 +172,8 @@ def test_progress_of_a_pull(daemon: Start, registry: Any, make_image: Any, layer
     assert told[-1].stage == image_pb2.PULL_STAGE_DONE
     assert not any(message.done for message in told[:-1])
     received = [sum(layer.received_bytes for layer in message.layers) for message in told if message.layers]
-    assert received == sorted(received) and 0 < received[0] < received[-1]
+    # The first message may come before the first byte.
+    assert received == sorted(received) and received[0] < received[-1]
     assert received[-1] == sum(layer.total_bytes for layer in told[-1].layers)
     assert all(layer.stage == image_pb2.PULL_STAGE_DONE for layer in told[-1].layers)
     seen = []

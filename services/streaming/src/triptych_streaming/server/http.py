@@ -104,7 +104,7 @@ class HttpServer:
                 ssl_handshake_timeout=max(seconds, 0.1) if self.context else None,
             )
             await Connection(wire, self._store, self._sessions, self._session).run(seconds)
-        except (OSError, ssl.SSLError) as error:
+        except OSError as error:  # errors of TLS too
             log.debug("connection failed", extra={"error": str(error)})
         except asyncio.CancelledError:
             log.debug("connection cut off")

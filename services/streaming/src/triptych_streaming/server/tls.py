@@ -8,8 +8,6 @@ import ssl
 from triptych_streaming.errors import TlsUnusable
 from triptych_streaming.settings import TlsSettings
 
-_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
-
 
 def stamp(settings: TlsSettings) -> tuple[tuple[int, int] | None, ...]:
     """Identity and time of the files, to see when they are replaced."""
@@ -33,7 +31,7 @@ def make_context(settings: TlsSettings) -> ssl.SSLContext | None:
             raise TlsUnusable("tls.key and tls.client_ca need tls.certificate")
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = _VERSIONS[settings.minimum]
+    context.minimum_version = ssl.TLSVersion.TLSv1_3 if settings.minimum == "1.3" else ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     try:
         context.load_cert_chain(settings.certificate, settings.key or None)

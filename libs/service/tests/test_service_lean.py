@@ -1,0 +1,79 @@
+"""Modules that wait for their first use."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+
+def run(program: str) -> str:
+    """What a program prints in a process that imported nothing else yet."""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_loads_a_module_whole_at_its_first_use() -> None:
+    program = """
+import sys
+from triptych_service import lean
+import asyncio, ssl
+assert type(ssl) is not type(sys) and "_ssl" not in sys.modules
+assert ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).check_hostname
+assert type(ssl) is type(sys) and ssl is sys.modules["ssl"] and "_ssl" in sys.modules
+assert ssl.__loader__ is ssl.__spec__.loader and repr(ssl).startswith("<module 'ssl' from")
+from asyncio.sslproto import SSLProtocol
+assert SSLProtocol.__module__ == "asyncio.sslproto" and asyncio.sslproto.SSLProtocol is SSLProtocol
+from typing_extensions import Self, override
+assert "Protocol" not in vars(sys.modules["typing_extensions"])
+from typing_extensions import Protocol
+import typing
+assert Self is typing.Self and Protocol.__module__.startswith("typing")
+"""
+    assert run(program) == ""
+
+
+def test_leaves_alone_what_is_loaded() -> None:
+    program = """
+import ssl, sys
+from triptych_service import lean
+assert type(ssl) is type(sys) and ssl is sys.modules["ssl"]
+"""
+    assert run(program) == ""
+
+
+def test_threads_that_come_at_once_all_see_the_whole_module() -> None:
+    program = """
+import sys, threading
+from concurrent.futures import ThreadPoolExecutor
+from triptych_service import lean
+sys.setswitchinterval(1e-6)
+import ssl, tempfile, typing_extensions
+together = threading.Barrier(8)
+def use(_):
+    together.wait()
+    assert ssl.create_default_context is not None and ssl._create_unverified_context is not None
+    assert tempfile.TemporaryDirectory is not None and tempfile.SpooledTemporaryFile is not None
+    assert typing_extensions.Protocol is not None and typing_extensions.runtime_checkable is not None
+with ThreadPoolExecutor(8) as pool:
+    list(pool.map(use, range(8)))
+"""
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(run, [program] * 4)) == [""] * 4
+
+
+def test_a_module_that_is_missing_is_missing() -> None:
+    program = """
+import sys
+from triptych_service import lean
+lean._POSTPONED["no.such"] = {}
+lean._POSTPONED["nothing_of_this_name"] = {}
+for name in ("no.such", "nothing_of_this_name"):
+    try:
+        __import__(name)
+    except ModuleNotFoundError:
+        continue
+    sys.exit("found")
+"""
+    assert run(program) == ""
