@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -14,6 +16,7 @@ from typing import Any
 
 import grpc
 import pytest
+import triptych_image
 from runtime.v1 import api_pb2
 from triptych.image.v1 import image_pb2
 from triptych.rootfs.v1 import rootfs_pb2
@@ -53,6 +56,20 @@ ROOTFS_FAULTS = (
     "rootfs-remove-after-row",
 )
 RECOVERY_FAULTS = ("recover-rows", "recover-files")
+# Steps between which what is on the disk differs from what the kernel still holds.
+LOSS_FAULTS = (
+    "layer-between-renames",
+    "layer-after-row:2",
+    "pull-before-commit",
+    "sync-before",
+    "sync-after",
+    "commit-in-transaction",
+    "commit-after-row",
+    "remove-before-row",
+    "remove-after-row",
+    "remove-between-renames",
+    "remove-after-rename",
+)
 SETTINGS = "[pull]\nresume_bytes = 1\n"
 
 
@@ -73,10 +90,9 @@ def dies(running: Any, work: Callable[[], object]) -> None:
 def listed(running: Any) -> dict[str, list[str]]:
     """Images by ID with their tags, each of them proved to be whole."""
     found = running.images.ListImages(api_pb2.ListImagesRequest()).images
-    problems = [
-        item for item in running.admin.Verify(image_pb2.VerifyRequest()) if not item.ok or item.problem
-    ]
-    assert problems == []
+    results = list(running.admin.Verify(image_pb2.VerifyRequest()))
+    assert [item for item in results if not item.ok or item.problem] == []
+    assert {item.image_id for item in results} == {image.id for image in found}
     return {image.id: list(image.repo_tags) for image in found}
 
 
@@ -119,6 +135,15 @@ def two(registry: Any, make_image: Any, layer_of: Any) -> Any:
     one = make_image(shared, layer_of({"one": b"1" * 5000}))
     other = make_image(shared, layer_of({"two": b"2" * 5000}), layer_of({"three": b"3"}))
     return (one, registry.add("one:1", one)), (other, registry.add("two:1", other))
+
+
+def test_every_named_step_is_tested() -> None:
+    source = Path(triptych_image.__file__).parent
+    named = {
+        name for file in source.rglob("*.py") for name in re.findall(r'\bpoint\("(.*?)"', file.read_text())
+    }
+    tested = {*PULL_FAULTS, *REMOVE_FAULTS, *ROOTFS_FAULTS, *RECOVERY_FAULTS}
+    assert named == {fault.partition(":")[0] for fault in tested}
 
 
 @pytest.mark.parametrize("fault", PULL_FAULTS)
@@ -275,36 +300,95 @@ def disk(tmp_path: Path) -> Iterator[Callable[..., Path]]:
         subprocess.run(["umount", "-l", point], check=True)
 
 
-@pytest.mark.parametrize("moment", ["pulled", "removed", "unfinished"])
-def test_power_loss(moment: str, daemon: Start, disk: Callable[..., Path], two: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fault", ["", *LOSS_FAULTS])
+def test_power_loss(fault: str, daemon: Start, disk: Callable[..., Path], two: Any, tmp_path: Path) -> None:
     """What the disk holds at one moment, and not what the kernel was going to write later."""
     (one, first), (other, second) = two
-    point = disk("live")
-    settings = f"[unpack]\nreserve_bytes = 0\n[pull]\nresume_bytes = 1\n#{moment}\n"
-    running = daemon(settings)
+    running = on_disk(daemon, disk("live"), "[pull]\nresume_bytes = 1\n")
+    pull(running, first)
+    removes = fault.startswith("remove")
+    if removes:
+        pull(running, second)
+    if fault:
+        running.stop()
+        running.start(fault).ready()
+        remove = api_pb2.RemoveImageRequest(image=spec(second))
+        dies(running, lambda: running.images.RemoveImage(remove) if removes else pull(running, second))
+    shutil.copyfile(tmp_path / "live.img", tmp_path / "lost.img")
+    running.stop()
+    again = after_loss(running, tmp_path / "live", disk("lost", image=tmp_path / "lost.img"))
+    whole = {one.id: [first]}
+    if fault in ("commit-after-row", "remove-before-row"):
+        whole[other.id] = [second]
+    assert listed(again) == whole
+    pull(again, second)
+    assert listed(again) == {one.id: [first], other.id: [second]}
+
+
+def on_disk(daemon: Start, point: Path, settings: str) -> Any:
+    """A daemon whose store is on a file system of its own, which it may fill."""
+    running = daemon(f"{settings}[unpack]\nreserve_bytes = 0\n", ready=False)
     running.stop()
     running.config.write_text(running.config.read_text().replace(str(running.root), str(point / "root")))
     running.root = point / "root"
-    running.start("pull-before-commit:2" if moment == "unfinished" else "").ready()
-    pull(running, first)
-    if moment == "unfinished":
-        dies(running, lambda: pull(running, second))
-    elif moment == "removed":
-        pull(running, second)
-        running.images.RemoveImage(api_pb2.RemoveImageRequest(image=spec(second)))
-    shutil.copyfile(tmp_path / "live.img", tmp_path / "lost.img")
-    running.stop()
-    after_loss = disk("lost", image=tmp_path / "lost.img")
-    database = sqlite3.connect(after_loss / "root/store.db")
-    database.execute("UPDATE layers SET boot = 'another boot' WHERE boot != ''")
-    database.commit()
+    return running.start().ready()
+
+
+def after_loss(running: Any, point: Path, lost: Path) -> Any:
+    """The daemon in another boot, on what a file system had on its disk."""
+    with sqlite3.connect(lost / "root/store.db") as database:
+        database.execute("UPDATE layers SET boot = 'another boot' WHERE boot != ''")
     database.close()
-    running.config.write_text(running.config.read_text().replace(str(point), str(after_loss)))
-    running.root = after_loss / "root"
-    again = after(running)
-    assert listed(again) == {one.id: [first]}
-    pull(again, second)
-    assert set(listed(again)) == {one.id, other.id}
+    running.config.write_text(running.config.read_text().replace(str(point), str(lost)))
+    running.root = lost / "root"
+    return after(running)
+
+
+@pytest.mark.parametrize("free", [0, 8, 24, 48, 100, 200])
+def test_a_disk_that_others_fill(
+    free: int,
+    daemon: Start,
+    disk: Callable[..., Path],
+    two: Any,
+    registry: Any,
+    make_image: Any,
+    layer_of: Any,
+) -> None:
+    """Whatever is the first write that has no room, the pull alone fails; and images can be removed."""
+    (one, first), _ = two
+    layers = [layer_of({f"{n}/{m}": os.urandom(9000) for m in range(20)}) for n in range(2)]
+    other = make_image(*layers)
+    second = registry.add("other:1", other)
+    point = disk("small", 32)
+    running = on_disk(daemon, point, "[pull]\nresume_bytes = 1\n")
+    pull(running, first)
+    fill(point, leave=free << 10)
+    with pytest.raises(grpc.RpcError) as failed:
+        pull(running, second)
+    assert failed.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED, failed.value.details()
+    wait_until(lambda: settled(running))
+    assert listed(running) == {one.id: [first]}
+    running.stop()
+    running.start().ready()
+    assert listed(running) == {one.id: [first]}
+    running.images.RemoveImage(api_pb2.RemoveImageRequest(image=spec(first)))
+    assert listed(running) == {}
+    (point / "filler").unlink()
+    pull(running, second)
+    pull(running, first)
+    assert listed(running) == {one.id: [first], other.id: [second]}
+
+
+def fill(point: Path, *, leave: int) -> None:
+    """Take all room of a file system but for some bytes."""
+    with (point / "filler").open("wb", buffering=0) as filler:
+        for size in (1 << 20, 4096):
+            with contextlib.suppress(OSError):
+                while True:
+                    filler.write(bytes(size))
+        os.fsync(filler.fileno())
+        filler.truncate(max(0, filler.tell() - leave))
+        os.fsync(filler.fileno())
 
 
 def test_a_full_disk_fails_one_pull(
@@ -313,11 +397,7 @@ def test_a_full_disk_fails_one_pull(
     (one, first), _ = two
     big = registry.add("big:1", make_image(layer_of({f"{n}": os.urandom(1 << 20) for n in range(60)})))
     point = disk("small", 40)
-    running = daemon("[unpack]\nreserve_bytes = 0\n")
-    running.stop()
-    running.config.write_text(running.config.read_text().replace(str(running.root), str(point / "root")))
-    running.root = point / "root"
-    running.start().ready()
+    running = on_disk(daemon, point, "")
     pull(running, first)
     with pytest.raises(grpc.RpcError) as failed:
         pull(running, big)
@@ -334,11 +414,7 @@ def test_a_full_disk_fails_one_pull(
 def test_a_size_limit_is_kept(daemon: Start, disk: Callable[..., Path], two: Any) -> None:
     (_, first), _ = two
     point = disk("quota", 64, "prjquota")
-    running = daemon("[unpack]\nreserve_bytes = 0\n")
-    running.stop()
-    running.config.write_text(running.config.read_text().replace(str(running.root), str(point / "root")))
-    running.root = point / "root"
-    running.start().ready()
+    running = on_disk(daemon, point, "")
     pull(running, first)
     uppers = []
     for number in range(2):

@@ -80,6 +80,8 @@ class ArtifactFetcher:
                 await self._fetch_file(tree / name, item, source, shown)
                 shown.stage = Stage.DONE
             await self._store.add_layer(self._record(manifest, tree, files), tree, tape)
+        except FileExistsError:
+            pass  # another pull of the same artifact was quicker
         except OSError as error:
             raise disk_error(error, f"write artifact {manifest}") from error
         finally:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
+from triptych_linux.process import shielded
 from triptych_oci import Digest
 
 from triptych_image.layers import implied
-from triptych_image.store import Hold, LayerRecord, Store, layer_key
+from triptych_image.store import Hold, LayerRecord, Store, disk_error, layer_key
+from triptych_image.store._recovery import discard
+
+_CLEANUP_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +72,21 @@ async def _add_repair(
         tape.touch(mode=0o600)
         return implied.make_repair(tree, trees, repairs)
 
-    inodes = await asyncio.to_thread(make)
-    record = LayerRecord(
+    try:
+        inodes = await asyncio.to_thread(make)
+        await store.add_layer(_repair_record(store, key, name, inodes), tree, tape)
+    except FileExistsError:
+        pass  # another pull of the same image was quicker
+    except OSError as error:
+        raise disk_error(error, "make directories of the image") from error
+    finally:
+        store.free_soon()
+        await shielded(asyncio.to_thread(_drop, store, tree, tape), _CLEANUP_SECONDS)
+    return key
+
+
+def _repair_record(store: Store, key: str, name: str, inodes: int) -> LayerRecord:
+    return LayerRecord(
         key=key,
         diff_id=name,
         size=4096 * inodes,
@@ -79,11 +97,8 @@ async def _add_repair(
         boot=store.boot,
         created_at=time.time_ns(),
     )
-    try:
-        await store.add_layer(record, tree, tape)
-    except OSError:
-        # Another pull of the same image was quicker.
-        if key not in store.snapshot.layers:
-            raise
-        await asyncio.to_thread(os.rmdir, tree)
-    return key
+
+
+def _drop(store: Store, tree: Path, tape: Path) -> None:
+    discard(store.paths, tree)
+    discard(store.paths, tape)

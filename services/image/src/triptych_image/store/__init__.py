@@ -1,5 +1,6 @@
 """What is stored: blobs, unpacked layers, images, their names, and who uses them."""
 
+from triptych_image.store._disk import disk_error
 from triptych_image.store.holds import Hold
 from triptych_image.store.paths import Paths, layer_key
 from triptych_image.store.records import (
@@ -11,7 +12,7 @@ from triptych_image.store.records import (
     RootfsRecord,
     Snapshot,
 )
-from triptych_image.store.store import Store, disk_error
+from triptych_image.store.store import Store
 
 __all__ = [
     "Hold",

@@ -8,12 +8,16 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
-from triptych_image.errors import StoreUnusable
+from triptych_image.errors import DiskFull, StoreUnusable
 from triptych_image.store._schema import SCHEMA, VERSION
+from triptych_image.store.ballast import Ballast
 
 T = TypeVar("T")
+
+# The second is what a full disk does to the file that the log is indexed by.
+_FULL: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
 
 
 class DatabaseBroken(StoreUnusable):
@@ -26,17 +30,26 @@ class Database:
     Commits are written to the log but not waited for on the disk (`synchronous=NORMAL`): after a power loss
     the last ones may be missing, never torn. `durable` is for those that must not be missing, because
     something is deleted next.
+
+    :param ballast: given up for what frees space, and for opening.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, ballast: Ballast) -> None:
         self._path = path
+        self._ballast = ballast
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._connection: sqlite3.Connection | None = None
         self._closed = False
 
-    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run a function in the thread; it runs to its end even if the caller is cancelled."""
-        running = asyncio.get_running_loop().run_in_executor(self._thread, self._call, work)
+    async def run(self, work: Callable[[sqlite3.Connection], T], *, frees: bool = False) -> T:
+        """Run a function in the thread; it runs to its end even if the caller is cancelled.
+
+        :param frees: it makes room on the disk, so that it must work on a full one: it is run again with the
+            ballast's room.
+        :raises DiskFull: when there is no room to record what it does.
+        """
+        loop = asyncio.get_running_loop()
+        running = loop.run_in_executor(self._thread, self._call, work, frees)
         return await asyncio.shield(running)
 
     def post(self, work: Callable[[], None]) -> None:
@@ -44,14 +57,30 @@ class Database:
         if not self._closed:
             self._thread.submit(work)
 
-    def _call(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        if self._connection is None:
-            self._connection = self._open()
-        return work(self._connection)
+    def _call(self, work: Callable[[sqlite3.Connection], T], frees: bool) -> T:
+        try:
+            if self._connection is None:
+                frees = True
+                self._connection = self._open()
+            return work(self._connection)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode not in _FULL:
+                raise
+            if frees and self._ballast.drop():
+                return self._call(work, frees)
+            raise DiskFull(f"{self._path}: {error} (no space left on device)") from error
 
     def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, isolation_level=None, timeout=5.0)
         try:
-            connection = sqlite3.connect(self._path, isolation_level=None, timeout=5.0)
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        try:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=NORMAL")
             connection.execute("PRAGMA foreign_keys=ON")
@@ -67,10 +96,11 @@ class Database:
                         connection.execute(statement)
                     connection.execute(f"PRAGMA user_version={VERSION}")
         except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode in _FULL:
+                raise
             raise StoreUnusable(f"{self._path}: {error}") from error
         except sqlite3.DatabaseError as error:
             raise DatabaseBroken(f"{self._path}: {error}") from error
-        return connection
 
     async def close(self) -> None:
         """Write the log back and close; a cancelled caller does not stop it."""
@@ -99,10 +129,12 @@ def transaction(connection: sqlite3.Connection, *, durable: bool = False) -> Ite
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield
+            connection.execute("COMMIT")
         except BaseException:
-            connection.execute("ROLLBACK")
+            # A full disk may have rolled it back already.
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
             raise
-        connection.execute("COMMIT")
     finally:
         if durable:
             connection.execute("PRAGMA synchronous=NORMAL")

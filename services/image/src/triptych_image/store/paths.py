@@ -4,6 +4,7 @@ root/blobs/sha256/<hex>   manifests and configs, and packed layers where they ar
 root/l/<key>/             unpacked layers; short names, because overlayfs takes one page of options
 root/t/<key>              the tape of a layer: its archive without the files' contents
 root/p/<hex>              packed layers that are not whole yet, to go on from
+root/ballast              room for removals on a full disk
 root/tmp/                 what is being made; emptied at start
 root/trash/               what is being removed; emptied at start
 rootfs/<key>/             writable layers: upper and work
@@ -39,6 +40,10 @@ class Paths:
     @property
     def lock(self) -> Path:
         return self.root / "lock"
+
+    @property
+    def ballast(self) -> Path:
+        return self.root / "ballast"
 
     @property
     def tmp(self) -> Path:
