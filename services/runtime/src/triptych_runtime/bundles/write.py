@@ -8,9 +8,10 @@ import shutil
 from pathlib import Path
 
 from triptych_linux import mounts
+from triptych_linux.mounts import Flag
 
 from triptych_runtime.errors import FailedPrecondition
-from triptych_runtime.spec import ContainerSpec, IdmappedMount, encode
+from triptych_runtime.spec import ENVIRONMENT_PROGRAM, ContainerSpec, IdmappedMount, encode
 from triptych_runtime.spec.volumes import populate
 
 #: In the bundle: the pinned PID namespace of the container that this one joins (PID mode TARGET).
@@ -25,12 +26,25 @@ def write_bundle(bundle: Path, rootfs: Path, spec: ContainerSpec) -> None:
         file.path.parent.mkdir(parents=True, exist_ok=True)
         file.path.write_bytes(file.content)
         file.path.chmod(file.mode)
+        if file.mode & 0o111:
+            _allow_execution(file.path)
     for volume in spec.anonymous_volumes:
         volume.source.mkdir(parents=True, exist_ok=True)
         populate(rootfs, volume)
     for idmapped in spec.idmapped:
         _mount_idmapped(idmapped)
     write_document(bundle, encode(spec.document))
+
+
+def _allow_execution(program: Path) -> None:
+    """Mount a program on itself, executable, where its file system (/run on some nodes) is noexec.
+
+    The mount in the container is a copy of it, and one in a user namespace cannot lose a flag any more.
+    """
+    if os.statvfs(program).f_flag & os.ST_NOEXEC:
+        mounts.mount(str(program), program, None, Flag.BIND)
+        flags = Flag.BIND | Flag.REMOUNT | Flag.RDONLY | Flag.NOSUID | Flag.NODEV
+        mounts.mount(str(program), program, None, flags)
 
 
 def _mount_idmapped(mount: IdmappedMount) -> None:
@@ -68,6 +82,7 @@ def remove_bundle(bundle: Path, volumes: Path) -> None:
     """Unmount and remove a bundle and the container's anonymous volumes; idempotent."""
     mounts.umount_all(bundle / "rootfs")
     mounts.umount_all(bundle / TARGET_PIN)
+    mounts.umount_all(bundle / ENVIRONMENT_PROGRAM)
     with contextlib.suppress(FileNotFoundError):
         for idmapped in (bundle / "idmapped").iterdir():
             mounts.umount_all(idmapped)

@@ -19,12 +19,14 @@ from triptych_runtime.spec.inputs import (
     SandboxContext,
     StopSignal,
 )
+from triptych_runtime.spec.launcher import PROGRAM as ENVIRONMENT_PROGRAM
 from triptych_runtime.spec.resources import build as build_resources
 from triptych_runtime.spec.rootfs import RootfsView
 from triptych_runtime.spec.selinux import labels_of_pod
 from triptych_runtime.spec.validate import validate_container, validate_resources, validate_sandbox
 
 __all__ = [
+    "ENVIRONMENT_PROGRAM",
     "AnonymousVolume",
     "BundleFile",
     "CgroupVersion",

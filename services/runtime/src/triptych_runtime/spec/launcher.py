@@ -23,6 +23,8 @@ from triptych_errors import FailedPrecondition
 
 from triptych_runtime.spec.inputs import BundleFile, Document
 
+#: Name of the program in the bundle.
+PROGRAM: Final = "environment"
 # Below /dev, a tmpfs of the container, nothing of it stays behind in the writable layer.
 _DESTINATION: Final = "/dev/.triptych-env"
 _DESTINATION_WITHOUT_DEV: Final = "/.triptych-env"
@@ -57,7 +59,7 @@ def install(document: Document, entries: Sequence[bytes], bundle: Path, machine:
     :param entries: b"NAME=value", not in the document's own environment.
     :raises FailedPrecondition: on a machine that there is no program for.
     """
-    path = bundle / "environment"
+    path = bundle / PROGRAM
     content = program(entries, machine)
     own_dev = any(m["destination"] == "/dev" and m["type"] == "tmpfs" for m in document["mounts"])
     destination = _DESTINATION if own_dev else _DESTINATION_WITHOUT_DEV
