@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from triptych_dev.node.places import COMMANDS
 from triptych_dev.node.shell import CHECKOUT_ROOT
+from triptych_dev.packaging.pex import PROGRAMS
 from triptych_dev.pants.commands import CONSTRAINTS, LOCK, PROOF
 
 SKIPPED = {".dev", ".venv", ".git", "dist", "build", "__pycache__", ".hypothesis"}
@@ -110,6 +115,21 @@ def test_every_daemon_is_an_executable_file(builds: list[Build]) -> None:
         "triptych-runtime.pex": "triptych_runtime.__main__:main",
         "triptych-streaming.pex": "triptych_streaming.__main__:main",
     }
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_programs_know_their_version_without_metadata(program: str) -> None:
+    """A PEX of Pants holds the sources alone."""
+    module = COMMANDS[program]
+    code = (
+        "import importlib.metadata as metadata, sys\n"
+        "metadata.version = metadata.distribution = None\n"
+        f"from {module} import main\n"
+        "sys.argv = ['program', '--version']\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == f"{program} {importlib.metadata.version(PROGRAMS[program])}\n", done.stderr
 
 
 def test_every_source_root_is_named_and_there() -> None:
