@@ -77,3 +77,26 @@ for name in ("no.such", "nothing_of_this_name"):
     sys.exit("found")
 """
     assert run(program) == ""
+
+
+def test_a_settled_daemon_gives_up_the_pages_of_its_start_and_goes_on() -> None:
+    program = """
+import asyncio, re, ssl
+from triptych_service import memory
+def mapped():
+    text = open("/proc/self/smaps_rollup").read()
+    return {key: int(re.search(rf"^{key}: *([0-9]+) kB", text, re.M)[1]) for key in ("Rss", "Anonymous")}
+before = mapped()
+memory.settle()
+after = mapped()
+assert after["Rss"] - after["Anonymous"] < 0.8 * (before["Rss"] - before["Anonymous"]), (before, after)
+assert ssl.create_default_context().check_hostname
+async def works():
+    process = await asyncio.create_subprocess_exec("true")
+    assert await process.wait() == 0
+asyncio.run(works())
+import decimal, hashlib, sqlite3
+assert sqlite3.connect(":memory:").execute("select 1").fetchone() == (1,)
+assert hashlib.sha256(str(decimal.Decimal(1)).encode()).hexdigest().startswith("6b86")
+"""
+    assert run(program) == ""
