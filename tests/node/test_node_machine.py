@@ -85,9 +85,11 @@ inside() {{
 case $STAGE in
 0)
     # Starts and stops take their multiple too; what systemd does when one fails is tested by kills.
-    mkdir -p /usr/local/lib/systemd/system/triptych-.service.d
-    printf '[Service]\nTimeoutStartSec=900s\nTimeoutStopSec=300s\n' \\
-        >/usr/local/lib/systemd/system/triptych-.service.d/10-patience.conf
+    for daemon in image runtime streaming; do
+        drop_ins=/usr/local/lib/systemd/system/triptych-$daemon.service.d
+        mkdir -p $drop_ins
+        printf '[Service]\\nTimeoutStartSec=900s\\nTimeoutStopSec=300s\\n' >$drop_ins/10-patience.conf
+    done
     .venv/bin/python -m triptych_dev install --wheels /payload/wheels --offline || exit 1
     inside before_reboot {" ".join(f"{name}.py" for name in BEFORE_REBOOT)}
     exit 194

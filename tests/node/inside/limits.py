@@ -59,17 +59,14 @@ def swap() -> Iterator[None]:
 
 
 def test_unified_keys_last(started: Callable[..., Made]) -> None:
-    unified = {
-        "memory.high": str(48 * MIB),
-        "memory.low": str(8 * MIB),
-        "memory.oom.group": "1",
-        "pids.max": "99",
-    }
+    """But memory.oom.group, which systemd 252 knows no property of scopes for: docs/resources.md."""
+    lasting = {"memory.high": str(48 * MIB), "memory.low": str(8 * MIB), "pids.max": "99"}
+    unified = {**lasting, "memory.oom.group": "1"}
     _, _, group = started(cri.LinuxContainerResources(memory_limit_in_bytes=64 * MIB, unified=unified))
-    for _ in range(2):
-        assert value(group, "memory.max") == str(64 * MIB)
-        assert {name: value(group, name) for name in unified} == unified
-        systemctl("daemon-reload")
+    assert {name: value(group, name) for name in unified} == unified
+    systemctl("daemon-reload")
+    assert value(group, "memory.max") == str(64 * MIB)
+    assert {name: value(group, name) for name in lasting} == lasting
 
 
 def test_a_group_is_killed_together(node: Node, started: Callable[..., Made]) -> None:
