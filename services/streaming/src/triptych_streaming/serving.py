@@ -34,6 +34,7 @@ from triptych_streaming.workers.dial import dial
 from triptych_streaming.workers.exec import ExecBackend
 from triptych_streaming.workers.forward import ForwardLimits, ForwardSession
 from triptych_streaming.workers.remote import RemoteLimits, RemoteSession
+from triptych_streaming.workers.workspace import sweep
 
 
 class Server:
@@ -47,6 +48,7 @@ class Server:
         self._sessions = sessions
         self._directory = directory
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        sweep(directory)
 
     async def serve(
         self, wire: Wire, waiting: Waiting, request: SessionRequest, acceptance: Acceptance

@@ -9,6 +9,7 @@ import os
 import socket
 import struct
 import termios
+from pathlib import Path
 
 from triptych_streaming.errors import ExecFailed
 
@@ -18,15 +19,24 @@ _LONGEST = 107
 class ConsoleSocket:
     """The socket that `--console-socket` names; the runtime sends one descriptor and leaves.
 
-    :param directory: an open descriptor of the directory that holds it.
+    :ivar path: a name of it that is short enough for a socket, good for every process that sees ours.
     """
 
-    def __init__(self, path: str, directory: int) -> None:
-        self.path = path if len(os.fsencode(path)) <= _LONGEST else _through(directory, path)
+    def __init__(self, path: Path) -> None:
+        self._file = path
+        self._directory = -1
+        self.path = str(path)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        self._socket.setblocking(False)
-        self._socket.bind(self.path)
-        self._socket.listen(1)
+        try:
+            if len(os.fsencode(path)) > _LONGEST:
+                self._directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                self.path = f"/proc/{os.getpid()}/fd/{self._directory}/{path.name}"
+            self._socket.setblocking(False)
+            self._socket.bind(self.path)
+            self._socket.listen(1)
+        except BaseException:
+            self.close()
+            raise
 
     def receive(self) -> int:
         """The master, non-blocking. To be called when the runtime has ended well: it sent it by then.
@@ -52,11 +62,10 @@ class ConsoleSocket:
 
     def close(self) -> None:
         self._socket.close()
-
-
-def _through(directory: int, path: str) -> str:
-    """A name short enough for a socket, good for every process that may look into ours."""
-    return f"/proc/{os.getpid()}/fd/{directory}/{os.path.basename(path)}"
+        if self._directory >= 0:
+            os.close(self._directory)
+            self._directory = -1
+        self._file.unlink(missing_ok=True)
 
 
 def resize(master: int, width: int, height: int) -> None:

@@ -18,36 +18,42 @@ from triptych_streaming.workers.pump import Sink
 _LOG_LIMIT = 1 << 16
 
 
+def sweep(directory: Path) -> None:
+    """Remove what daemons left that were killed: files that begin with the ID of no process."""
+    for entry in os.scandir(directory):
+        owner = entry.name.lstrip(".").partition("-")[0]
+        if not os.path.exists(f"/proc/{owner}"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(entry.path)
+
+
 def _nothing() -> None:
     """A document is as long as it is: nobody is to be stopped."""
 
 
 class Workspace:
-    """A directory with the pid file, the log and the socket for a terminal; and the process document.
+    """The pid file, the log and the socket for a terminal; and the process document.
 
     The document is a pipe: the runtime waits for it until `give`. It opens our end by its name in /proc, so
     that no descriptor of it can come into the container.
 
-    :param parent: on tmpfs.
+    :param directory: on tmpfs; the files in it begin with the daemon's process ID, see `sweep`.
     """
 
-    def __init__(self, parent: Path, session: ExecSession) -> None:
-        self.path = parent / secrets.token_hex(8)
-        self.path.mkdir(mode=0o700)
+    def __init__(self, directory: Path, session: ExecSession) -> None:
+        name = f"{os.getpid()}-{secrets.token_hex(8)}"
         self._session = session
-        self._directory = self._read = self._write = -1
+        self._pid_file = directory / f"{name}.pid"
+        self._log = directory / f"{name}.log"
         self._sink: Sink | None = None
         self._console: console.ConsoleSocket | None = None
-        self._pid_file = self.path / "pid"
-        self._log = self.path / "log"
-        try:
-            self._directory = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            self._read, self._write = os.pipe2(os.O_CLOEXEC)
-            if session.streams.tty:
-                self._console = console.ConsoleSocket(str(self.path / "console.sock"), self._directory)
-        except BaseException:
-            self.close()
-            raise
+        self._read, self._write = os.pipe2(os.O_CLOEXEC)
+        if session.streams.tty:
+            try:
+                self._console = console.ConsoleSocket(directory / f"{name}.sock")
+            except BaseException:
+                self.close()
+                raise
 
     def argv(self) -> list[str]:
         """The runtime's command line."""
@@ -116,14 +122,11 @@ class Workspace:
         self._close_write()
         if self._console is not None:
             self._console.close()
-        for descriptor in (self._read, self._directory):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._read = self._directory = -1
-        for name in os.listdir(self.path):
+        os.close(self._read)
+        # runc writes the pid to a file with a dot first, which stays when it is killed meanwhile.
+        for path in (self._pid_file, self._pid_file.with_name(f".{self._pid_file.name}"), self._log):
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.path / name)
-        self.path.rmdir()
+                os.unlink(path)
 
     def _close_write(self) -> None:
         if self._write >= 0:
