@@ -1,4 +1,4 @@
-"""`./dev gen`: stubs from proto/, by protoc of grpcio-tools and mypy-protobuf."""
+"""`./dev gen`: stubs from proto/, by protoc of grpcio-tools and mypy-protobuf; the configuration page."""
 
 from __future__ import annotations
 
@@ -23,15 +23,19 @@ _GENERATED = ("*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py", "*_pb2_grpc.pyi")
 @click.command()
 @click.option("--check", is_flag=True, help="Change nothing; fail when the checked-in stubs are stale.")
 def gen(check: bool) -> None:
-    """Generate libs/api from proto/: messages, gRPC stubs, and types of both."""
+    """Generate libs/api from proto/ (messages, gRPC stubs, types of both) and docs/configuration.md."""
+    from triptych_dev import configuration
+
     if not check:
         written = generate(STUBS)
         click.echo(f"{written} files in {STUBS.relative_to(CHECKOUT_ROOT)}")
+        configuration.PAGE.write_text(configuration.render())
+        click.echo(f"{configuration.PAGE.relative_to(CHECKOUT_ROOT)}")
         return
     found = stale()
     if found:
-        raise StepFailed("stale stubs: " + ", ".join(found), hint="run ./dev gen and commit the result")
-    click.echo("the stubs are fresh")
+        raise StepFailed("stale: " + ", ".join(found), hint="run ./dev gen and commit the result")
+    click.echo("all is fresh")
 
 
 def generate(to: Path) -> int:
@@ -58,7 +62,9 @@ def generate(to: Path) -> int:
 
 
 def stale() -> list[str]:
-    """The stubs that are not what proto/ says, as paths below libs/api/src."""
+    """What is not as it would be generated: stubs, as paths below libs/api/src, and the page."""
+    from triptych_dev import configuration
+
     with tempfile.TemporaryDirectory(prefix="triptych-gen-") as scratch:
         fresh = Path(scratch)
         generate(fresh)
@@ -66,7 +72,11 @@ def stale() -> list[str]:
         differ = {
             name for name in made & present if not filecmp.cmp(fresh / name, STUBS / name, shallow=False)
         }
-        return sorted(str(name) for name in (made ^ present) | differ)
+    found = sorted(str(name) for name in (made ^ present) | differ)
+    page = configuration.PAGE
+    if not page.exists() or page.read_text() != configuration.render():
+        found.append(str(page.relative_to(CHECKOUT_ROOT)))
+    return found
 
 
 def _stubs(root: Path) -> Iterator[Path]:
