@@ -274,12 +274,13 @@ async def test_init_of_a_shared_pid_namespace(
     assert status["NSpid"].split()[-1] == "1"
     assert {status[key] for key in ("CapEff", "CapPrm", "CapBnd")} == {"0" * 16}
     assert status["Uid"].split()[0] == ("65535" if users is None else "165535")
-    assert status["NoNewPrivs"] == "1"
+    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
     assert os.listdir(f"/proc/{init.pid}/root") == ["pause"]
     with pytest.raises(OSError, match="Read-only"):
         Path(f"/proc/{init.pid}/root/x").touch()
     # The daemon itself is as it was.
-    assert status_of(os.getpid())["Uid"].split() == ["0"] * 4
+    own = status_of(os.getpid())
+    assert (own["Uid"].split(), own["Seccomp"]) == (["0"] * 4, "0")
     assert os.listdir("/") != ["pause"]
 
     # Orphans are reaped: the shell leaves a child behind, which ends.

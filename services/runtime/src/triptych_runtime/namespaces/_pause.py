@@ -1,7 +1,7 @@
 """Starting the init of a shared PID namespace inside a pod's other namespaces.
 
-The init sees nothing of the host: its root holds only its own program, read-only, and it has no
-capabilities, so that no container that may trace it wins anything through /proc/1/root.
+The init sees nothing of the host: its root holds only its own program, read-only, it has no capabilities,
+and a seccomp filter leaves it little more than waiting: a container that may trace it wins nothing.
 
 Runs in a thread made for it (`start` there), or, for a pod with a user namespace, as a program of its own,
 since only a process without threads may enter one. For the latter's start-up time it imports little.
@@ -86,6 +86,7 @@ def main(library: str, user: str, program: str, root: str, *namespaces: str) -> 
     :param user: UID and GID of the init.
     """
     sys.path[:0] = library.split(os.pathsep)
+    from triptych_linux.initfilter import confine
     from triptych_linux.unprivileged import become
 
     null = os.open(os.devnull, os.O_RDWR)
@@ -93,6 +94,7 @@ def main(library: str, user: str, program: str, root: str, *namespaces: str) -> 
     try:
         enter(program, root, list(namespaces))
         become(int(user), int(user))
+        confine()
         pid = os.posix_spawn(ARGV[0], ARGV, {}, file_actions=actions, setsid=True)
     except OSError as error:
         sys.stderr.write(f"{error}\n")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import triptych_errors
 import triptych_linux
-from triptych_linux import credentials, namespaces, pidfd, process, unprivileged
+from triptych_linux import credentials, initfilter, namespaces, pidfd, process, unprivileged
 from triptych_linux.errors import ProcessFailed
 from triptych_linux.namespaces import Namespace
 from triptych_linux.pidfd import ProcessIdentity
@@ -139,6 +139,7 @@ def _born_here(program: str, root: str, paths: list[str], user: int) -> int:
         _pause.enter(program, root, paths)
         with credentials.keep_dumpable():
             unprivileged.become(user, user)
+            initfilter.confine()
             # Not through triptych_linux.process: it must be a child of this very thread.
             child = subprocess.Popen(
                 _pause.ARGV, stdin=null, stdout=null, stderr=null, env={}, start_new_session=True
