@@ -15,6 +15,7 @@ import pytest
 from runtime.v1 import api_pb2 as cri
 from triptych_errors import Internal
 from triptych_runtime import recovery
+from triptych_runtime.cgroups.groupkill import GroupKills
 from triptych_runtime.containers import handle_exit
 from triptych_runtime.containers.exits import on_exit
 from triptych_runtime.errors import (
@@ -101,6 +102,7 @@ class FakeCgroups:
     def __init__(self, steps: Steps) -> None:
         self._steps = steps
         self.oom = FakeOom()
+        self.group_kills = GroupKills(lambda path: self.resolve(path), enabled=False)  # type: ignore[arg-type,return-value]
 
     def spec_annotations(self, resources: object) -> dict[str, str]:
         return {}

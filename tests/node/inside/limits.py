@@ -58,15 +58,34 @@ def swap() -> Iterator[None]:
     SWAPFILE.unlink()
 
 
-def test_unified_keys_last(started: Callable[..., Made]) -> None:
-    """But memory.oom.group, which systemd 252 knows no property of scopes for: docs/resources.md."""
-    lasting = {"memory.high": str(48 * MIB), "memory.low": str(8 * MIB), "pids.max": "99"}
-    unified = {**lasting, "memory.oom.group": "1"}
-    _, _, group = started(cri.LinuxContainerResources(memory_limit_in_bytes=64 * MIB, unified=unified))
-    assert {name: value(group, name) for name in unified} == unified
+def test_unified_keys_last(node: Node, started: Callable[..., Made]) -> None:
+    """Also memory.oom.group, which systemd 252 clears: the daemon sets it again."""
+    unified = {
+        "memory.high": str(48 * MIB),
+        "memory.low": str(8 * MIB),
+        "memory.oom.group": "1",
+        "pids.max": "99",
+    }
+    _, container, group = started(
+        cri.LinuxContainerResources(memory_limit_in_bytes=64 * MIB, unified=unified)
+    )
+
+    def lasting() -> bool:
+        return {name: value(group, name) for name in unified} == unified
+
+    assert lasting()
     systemctl("daemon-reload")
+    eventually(lasting)
+    change = cri.LinuxContainerResources(cpu_shares=2048)
+    request = cri.UpdateContainerResourcesRequest(container_id=container, linux=change)
+    node.call("UpdateContainerResources", request)
+    eventually(lasting)
     assert value(group, "memory.max") == str(64 * MIB)
-    assert {name: value(group, name) for name in lasting} == lasting
+    off = cri.LinuxContainerResources(unified={"memory.oom.group": "0"})
+    node.call(
+        "UpdateContainerResources", cri.UpdateContainerResourcesRequest(container_id=container, linux=off)
+    )
+    assert value(group, "memory.oom.group") == "0"
 
 
 def test_a_group_is_killed_together(node: Node, started: Callable[..., Made]) -> None:

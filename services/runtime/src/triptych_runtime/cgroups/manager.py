@@ -13,6 +13,7 @@ from triptych_linux import mounts, syscalls
 
 from triptych_runtime.cgroups import paths, pods, systemd, transaction
 from triptych_runtime.cgroups.errors import CgroupFailed, NoCgroups
+from triptych_runtime.cgroups.groupkill import GroupKills
 from triptych_runtime.cgroups.handle import Cgroup, write
 from triptych_runtime.cgroups.layout import Layout, Mode
 from triptych_runtime.cgroups.monitors import Monitors
@@ -34,6 +35,8 @@ class CgroupManager:
         self.layout = layout
         self.driver = driver
         self.oom = OomLedger(self.resolve, lambda path: Cgroup.at(layout, path))
+        scopes = driver is Driver.SYSTEMD and layout.mode is Mode.UNIFIED
+        self.group_kills = GroupKills(self.resolve, enabled=scopes)
         self._monitors: Monitors | None = None
 
     @classmethod
@@ -193,6 +196,7 @@ class CgroupManager:
 
     def forget_monitors(self) -> None:
         """Remove the cgroup of monitors if none is left; for the end of the daemon."""
+        self.group_kills.close()
         self._placement().remove()
 
     def _placement(self) -> Monitors:

@@ -28,6 +28,7 @@ _SIGKILLED = 137
 def watch(node: Node, record: ContainerRecord) -> None:
     """Be told when the container ends."""
     node.cgroups.oom.add(record.cgroups_path)
+    node.cgroups.group_kills.keep(record.cgroups_path, record.resources)
     node.exits.add(record.id, ProcessIdentity(record.pid, record.start_ticks), record.monitor_pid)
 
 
@@ -68,6 +69,7 @@ def _tell(node: Node, record: ContainerRecord) -> None:
 def _exited(node: Node, record: ContainerRecord, found: Exit) -> ContainerRecord:
     code = UNKNOWN_CODE if found.code is None else found.code
     kills = node.cgroups.oom.take(record.cgroups_path)
+    node.cgroups.group_kills.drop(record.cgroups_path)
     if found.code is None:
         reason, message = ExitReason.UNKNOWN, "the container's monitor was lost, and its exit code with it"
     elif code != 0 and _oom_killed(node, record, code, kills):
@@ -135,4 +137,5 @@ async def undo_start(node: Node, record: ContainerRecord) -> None:
     """
     node.exits.forget(record.id)
     node.cgroups.oom.take(record.cgroups_path)
+    node.cgroups.group_kills.drop(record.cgroups_path)
     await release(node, record, end_monitor=True)

@@ -6,7 +6,7 @@ import msgspec
 from runtime.v1 import api_pb2
 
 from triptych_runtime.errors import InvalidArgument, WrongContainerState
-from triptych_runtime.model import ContainerPhase
+from triptych_runtime.model import ContainerPhase, ContainerRecord
 from triptych_runtime.node import Node
 from triptych_runtime.resources import merge, update_spec
 from triptych_runtime.spec import validate_resources
@@ -32,8 +32,24 @@ async def update_container_resources(
             raise WrongContainerState(f"update container {record.id}: it is {record.phase.value}")
         merged = merge(record.resources, request.linux)
         if record.running:
-            await node.cgroups.update(record.cgroups_path, request.linux)
+            await _update_cgroup(node, record, request.linux, merged)
         else:
             await update_spec(node, record, merged)
         await node.state.save(msgspec.structs.replace(record, resources=merged))
     return api_pb2.UpdateContainerResourcesResponse()
+
+
+async def _update_cgroup(
+    node: Node,
+    record: ContainerRecord,
+    changes: api_pb2.LinuxContainerResources,
+    merged: api_pb2.LinuxContainerResources,
+) -> None:
+    kept = record.resources
+    # What the change itself writes must not be taken back.
+    node.cgroups.group_kills.drop(record.cgroups_path)
+    try:
+        await node.cgroups.update(record.cgroups_path, changes)
+        kept = merged
+    finally:
+        node.cgroups.group_kills.keep(record.cgroups_path, kept)
