@@ -80,7 +80,7 @@ def _available() -> bool:
 
 
 def program(arch: int, clone: int, allowed: list[int]) -> bytes:
-    """The filter: `allowed` and clone(2) without new namespaces pass, clone3(2) is ENOSYS, the rest EPERM."""
+    """The filter: `allowed` and clone(2) without namespaces pass, clone3(2) is ENOSYS, the rest EPERM."""
     tail = [
         (_RETURN, 0, 0, _ERRNO | errno.EPERM),
         (_LOAD, 0, 0, _FIRST_ARGUMENT),
