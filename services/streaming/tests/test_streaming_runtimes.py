@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from pathlib import Path
 
 import pytest
 from triptych_dev import streamclient as client
 from triptych_dev.errors import StepFailed
+from triptych_dev.testing.ocicontainer import CRUN, RUNC
+from triptych_linux.pidfd import ProcessIdentity
 
 pytestmark = pytest.mark.integration
 
@@ -95,6 +98,28 @@ async def test_a_client_that_leaves_before_its_streams_runs_nothing(daemon, any_
     assert (await daemon.audit(pod))[0]["error"]
     await until(lambda: not list((daemon.state / "exec").iterdir()))
     assert not mark.exists()
+
+
+@pytest.mark.parametrize("runtime", [CRUN, RUNC])
+async def test_a_container_that_ends_before_the_streams_are_there(
+    daemon, make_container, until, runtime: str
+) -> None:
+    """The number of its init process may be another one's by then."""
+    ending = make_container(runtime=runtime)
+    identity = ProcessIdentity.of(ending.pid)
+    request = ending.exec_request(
+        "/bin/true", container_pid=identity.pid, container_start_ticks=identity.start_ticks
+    )
+    async with client.connect_spdy(daemon.stub.OpenExec(request).url) as session:
+        error = await session.open({"streamtype": "error"})
+        await until(lambda: list((daemon.state / "exec").glob("*.log")))
+        os.kill(ending.pid, signal.SIGKILL)
+        await until(lambda: not identity.alive())
+        await session.open({"streamtype": "stdout"})
+        await session.open({"streamtype": "stderr"})
+        with pytest.raises(StepFailed, match="is not running"):
+            client.exit_code(await error.read_all())
+    await until(lambda: not list((daemon.state / "exec").iterdir()))
 
 
 async def test_a_process_document_larger_than_a_pipe(daemon, any_container) -> None:

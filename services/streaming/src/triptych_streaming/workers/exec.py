@@ -58,9 +58,12 @@ class ExecBackend(Backend):
     async def start(self) -> None:
         """Let the process run.
 
+        :raises ContainerGone: the container ended since `prepare`. The runtime looked at it then: it would
+            now join whatever has the number of its init process.
         :raises ExecFailed: the runtime did not start it; with its own words.
         """
         assert self._runtime is not None
+        check_running(self._session)
         with span("runtime exec", container=self._session.target.container_id):
             started = await self._runtime.start(self._deadline, self._complaint)
         self._pidfd = started.pidfd
