@@ -236,3 +236,9 @@ def test_links_lead_somewhere() -> None:
     for page in (ROOT / "docs").glob("*.md"):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_are_named_are_there(page: Path) -> None:
+    named = re.findall(r"`((?:deploy|docs|libs|proto|services|tests|tools)/[\w./-]+)`", page.read_text())
+    assert [path for path in named if not list(ROOT.glob(f"{path}*"))] == []
