@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from triptych_dev.patience import PATIENCE
 
 pytestmark = pytest.mark.integration
 
@@ -117,7 +118,7 @@ async def play(
         stderr=subprocess.PIPE,
         env=environment,
     )
-    out, err = await asyncio.wait_for(child.communicate(), 60)
+    out, err = await asyncio.wait_for(child.communicate(), 60 * PATIENCE)
     if fault:
         assert child.returncode == -signal.SIGKILL, (out + err).decode()
         return {}
