@@ -210,7 +210,7 @@ def _sent(daemon, pod: str) -> int:
 
 
 @pytest.mark.parametrize("tty", [False, True])
-async def test_a_client_that_vanishes_ends_its_process(daemon, container, tty: bool) -> None:
+async def test_a_client_that_vanishes_ends_its_process(daemon, container, until, tty: bool) -> None:
     mark = f"4242{int(tty)}"
     request = container.exec_request("/bin/sleep", mark, stdin=True, tty=tty, pod=mark)
     async with client.remote_spdy(daemon.stub.OpenExec(request).url, stdin=True, tty=tty):
@@ -219,7 +219,7 @@ async def test_a_client_that_vanishes_ends_its_process(daemon, container, tty: b
         (pid,) = inside(container, mark)
     assert await gone(pid)
     assert (await daemon.audit(mark))[0]["exit_code"] in (128 + signal.SIGHUP, 128 + signal.SIGKILL)
-    assert not list((daemon.state / "exec").iterdir())
+    await until(lambda: not list((daemon.state / "exec").iterdir()))
 
 
 async def test_a_writer_notices_that_the_client_refuses_its_output(daemon, container) -> None:

@@ -53,7 +53,7 @@ async def start(daemon: Daemon[Settings]) -> AsyncIterator[None]:
     state = Path(settings.state)
     store = SessionStore(state / "sessions")
     sessions = Sessions(daemon.metrics, settings.limits.sessions)
-    server = Server(settings, sessions, state / "exec")
+    server = Server(settings, sessions, state / "exec", daemon.tasks)
     http = HttpServer(settings, context, store, sessions, server.serve)
 
     address = listening.base_url(listener, tls=context is not None)
@@ -61,7 +61,9 @@ async def start(daemon: Daemon[Settings]) -> AsyncIterator[None]:
     def base_url() -> str:
         return daemon.settings.http.advertise.rstrip("/") or address
 
-    servicer = StreamingServicer(store, sessions, lambda: daemon.settings, base_url, os.getpid())
+    servicer = StreamingServicer(
+        store, sessions, lambda: daemon.settings, base_url, server.opened, os.getpid()
+    )
     streaming_pb2_grpc.add_StreamingServiceServicer_to_server(servicer, daemon.server)
     daemon.add_service_name(SERVICE)
     reload = _Reload(http, server, sessions)

@@ -19,6 +19,7 @@ from triptych_streaming.records import (
     PortForwardSession,
     Session,
     Target,
+    Waiting,
 )
 from triptych_streaming.sessions import Sessions
 from triptych_streaming.settings import Settings
@@ -38,6 +39,7 @@ class StreamingServicer(streaming_pb2_grpc.StreamingServiceServicer):
 
     :param settings: gives the settings as they are now.
     :param base_url: gives what URLs begin with.
+    :param on_opened: told of each session that waits from now on.
     :param instance: this process's ID, for listings.
     """
 
@@ -47,12 +49,14 @@ class StreamingServicer(streaming_pb2_grpc.StreamingServiceServicer):
         sessions: Sessions,
         settings: Callable[[], Settings],
         base_url: Callable[[], str],
+        on_opened: Callable[[Waiting], None],
         instance: int,
     ) -> None:
         self._store = store
         self._sessions = sessions
         self._settings = settings
         self._base_url = base_url
+        self._on_opened = on_opened
         self._instance = instance
 
     async def OpenExec(self, request: pb.OpenExecRequest, context: Context) -> pb.OpenResponse:
@@ -126,6 +130,7 @@ class StreamingServicer(streaming_pb2_grpc.StreamingServiceServicer):
     def _open(self, session: Session) -> pb.OpenResponse:
         settings = self._settings()
         opened = self._store.open(session, lifetime=settings.timeouts.token, limit=settings.limits.tokens)
+        self._on_opened(opened.waiting)
         return pb.OpenResponse(
             url=f"{self._base_url()}/{session.kind.value}/{opened.token}",
             expires_at=opened.waiting.expires_at,

@@ -7,6 +7,7 @@ from collections.abc import Awaitable
 from pathlib import Path
 
 from triptych_errors import TriptychError
+from triptych_service.tasks import Tasks
 
 from triptych_streaming.protocol.channels import StreamSet
 from triptych_streaming.protocol.forward import PortForward
@@ -33,6 +34,7 @@ from triptych_streaming.workers.backend import Backend
 from triptych_streaming.workers.dial import dial
 from triptych_streaming.workers.exec import ExecBackend
 from triptych_streaming.workers.forward import ForwardLimits, ForwardSession
+from triptych_streaming.workers.headstart import HeadStarts
 from triptych_streaming.workers.remote import RemoteLimits, RemoteSession
 from triptych_streaming.workers.workspace import sweep
 
@@ -41,14 +43,20 @@ class Server:
     """Serves sessions with the settings of the moment they begin.
 
     :param directory: on tmpfs, for the files of processes that start.
+    :param tasks: for what happens behind the answers to others.
     """
 
-    def __init__(self, settings: Settings, sessions: Sessions, directory: Path) -> None:
+    def __init__(self, settings: Settings, sessions: Sessions, directory: Path, tasks: Tasks) -> None:
         self.settings = settings
         self._sessions = sessions
         self._directory = directory
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         sweep(directory)
+        self._head_starts = HeadStarts(tasks, self._exec, lambda: self.settings.timeouts.head_start)
+
+    def opened(self, waiting: Waiting) -> None:
+        """A session waits from now on: do what can be done before its client comes."""
+        self._head_starts.begin(waiting)
 
     async def serve(
         self, wire: Wire, waiting: Waiting, request: SessionRequest, acceptance: Acceptance
@@ -62,7 +70,8 @@ class Server:
         else:
             command = self._remote_protocol(session.streams, acceptance)
             with self._sessions.running(waiting, command.name, wire.peer) as active:
-                await self._guarded(active, self._remote(wire, session, command, active, request.early))
+                backend = self._head_starts.take(waiting) or self._backend(session)
+                await self._guarded(active, self._remote(wire, backend, command, active, request.early))
 
     async def _guarded(self, active: Active, work: Awaitable[Outcome]) -> None:
         try:
@@ -76,18 +85,13 @@ class Server:
     async def _remote(
         self,
         wire: Wire,
-        session: ExecSession | AttachSession,
+        backend: Backend,
         protocol: RemoteCommand,
         active: Active,
         early: bytes,
     ) -> Outcome:
         timeouts, limits = self.settings.timeouts, self.settings.limits
 
-        backend: Backend
-        if isinstance(session, ExecSession):
-            backend = ExecBackend(session, self._directory, deadline=timeouts.exec_start)
-        else:
-            backend = AttachBackend(session, deadline=timeouts.exec_start)
         remote = RemoteSession(
             wire,
             protocol,
@@ -101,6 +105,14 @@ class Server:
             active.traffic,
         )
         return await remote.run(backend, early)
+
+    def _backend(self, session: ExecSession | AttachSession) -> Backend:
+        if isinstance(session, ExecSession):
+            return self._exec(session)
+        return AttachBackend(session, deadline=self.settings.timeouts.exec_start)
+
+    def _exec(self, session: ExecSession) -> ExecBackend:
+        return ExecBackend(session, self._directory, deadline=self.settings.timeouts.exec_start)
 
     async def _forward(
         self, wire: Wire, session: PortForwardSession, protocol: PortForward, active: Active, early: bytes

@@ -90,6 +90,12 @@ class TimeoutSettings(Table):
         "Without a byte in either direction until a session is ended; 0 for never.",
         reload=Reload.LIVE,
     )
+    head_start: Seconds = setting(
+        2.0,
+        "That the OCI runtime, started when Exec is answered, waits for the client; 0 starts it when the "
+        "client has connected.",
+        reload=Reload.LIVE,
+    )
     exec_start: Seconds = setting(30.0, "For the OCI runtime to start a process.", reload=Reload.LIVE)
     dial: Seconds = setting(10.0, "For a forwarded port to take a connection.", reload=Reload.LIVE)
     linger: Seconds = setting(

@@ -12,7 +12,7 @@ from pathlib import Path
 from triptych_linux.pidfd import ProcessIdentity, send_signal, wait_exit
 from triptych_service import span
 
-from triptych_streaming.errors import ContainerGone
+from triptych_streaming.errors import ContainerGone, ExecFailed
 from triptych_streaming.protocol.channels import Channel
 from triptych_streaming.protocol.status import Outcome
 from triptych_streaming.records import ExecSession
@@ -42,18 +42,29 @@ class ExecBackend(Backend):
         self._pidfd = -1
 
     async def prepare(self) -> None:
-        """Start the OCI runtime; see `ociexec`.
+        """Start the OCI runtime; see `ociexec`. Nothing happens when it was started before.
 
         :raises ContainerGone: the container does not run any more.
         :raises ProgramMissing: there is no such runtime.
+        :raises ExecFailed: the system lacks what a start needs.
         """
+        if self._runtime is not None:
+            return
         check_running(self._session)
-        stdio = Stdio(self._session.streams)
-        self._fds = stdio.ours
         try:
-            self._runtime = await ociexec.begin(self._session, self._directory, stdio.theirs)
-        finally:
-            close_all(stdio.theirs)
+            stdio = Stdio(self._session.streams)
+            self._fds = stdio.ours
+            try:
+                self._runtime = await ociexec.begin(self._session, self._directory, stdio.theirs)
+            finally:
+                close_all(stdio.theirs)
+        except OSError as error:
+            raise ExecFailed(f"cannot start the OCI runtime: {os.strerror(error.errno or 0)}") from error
+
+    @property
+    def prepared(self) -> bool:
+        """Whether the runtime runs and waits."""
+        return self._runtime is not None and self._runtime.waits
 
     async def start(self) -> None:
         """Let the process run.

@@ -1,8 +1,8 @@
 """The OCI runtime's `exec`, in two steps.
 
-The runtime is started as soon as a session is claimed. It then loads, reads the container's state, and waits
-for the process document, while the client opens its streams: that is half of its time. Nothing runs in the
-container before the document is given, which is when all streams are there.
+The runtime is started as soon as a session is opened, or else claimed. It then loads, reads the container's
+state, and waits for the process document, while the client opens its streams: that is half of its time.
+Nothing runs in the container before the document is given, which is when all streams are there.
 
 It is told to detach: it starts the process with our pipes or a terminal, writes the pid, and ends. The
 process is then our child, because this daemon is a subreaper, so its exit status comes from the kernel and
@@ -43,6 +43,11 @@ class OciExec:
         self._adopted = False
         # Waited for from the start: one that fails early is no zombie until the client has its streams.
         self._ended = asyncio.ensure_future(child.wait())
+
+    @property
+    def waits(self) -> bool:
+        """Whether the runtime has not ended."""
+        return not self._ended.done()
 
     async def start(self, deadline: float, complaint: Callable[[], str]) -> Started:
         """Let the process run.

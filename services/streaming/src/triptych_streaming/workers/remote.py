@@ -72,6 +72,17 @@ class RemoteSession:
         :raises PeerFault: the client left or broke the protocol before the process was started.
         :raises SessionIdle: nothing moved for the idle timeout.
         """
+        try:
+            self._listen(early)
+            failure = await self._begin(backend)
+            if failure:
+                return await self._finish(Outcome(failure=failure))
+            return await self._serve(backend)
+        finally:
+            self._stop_pumps()
+            await shielded(backend.close(), _KILLED_SECONDS)
+
+    def _listen(self, early: bytes) -> None:
         wire = self._wire
         wire.on_lost, wire.on_writable, wire.on_data = self._lost, self._resume, self._receive
         self._handle(self._protocol.start())
@@ -80,14 +91,6 @@ class RemoteSession:
             self._receive(early)
         if wire.lost:
             self._lost()
-        try:
-            failure = await self._begin(backend)
-            if failure:
-                return await self._finish(Outcome(failure=failure))
-            return await self._serve(backend)
-        finally:
-            self._stop_pumps()
-            await shielded(backend.close(), _KILLED_SECONDS)
 
     async def _begin(self, backend: Backend) -> str:
         """Start the process when the client has opened its streams; why it did not start, if so."""
