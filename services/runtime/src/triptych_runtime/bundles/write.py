@@ -16,6 +16,7 @@ from triptych_runtime.spec.volumes import populate
 
 #: In the bundle: the pinned PID namespace of the container that this one joins (PID mode TARGET).
 TARGET_PIN = "target-pid"
+_ATTEMPTS = 20
 
 
 def write_bundle(bundle: Path, rootfs: Path, spec: ContainerSpec) -> None:
@@ -96,13 +97,20 @@ def remove_bundle(bundle: Path, volumes: Path) -> None:
 
 
 def _remove_tree(path: Path) -> None:
-    """Remove a directory tree; a mount below it is an error, never followed."""
-    device = None
-    with contextlib.suppress(FileNotFoundError):
-        device = path.lstat().st_dev
-    if device is None:
-        return
-    for directory, _, _ in os.walk(path):
-        if os.lstat(directory).st_dev != device:
-            raise OSError(f"{directory} is still mounted")
-    shutil.rmtree(path)
+    """Remove a directory tree; a mount below it is an error, never followed.
+
+    A monitor that ends just then takes its socket with it: what is gone already is no error.
+    """
+    for _ in range(_ATTEMPTS):
+        try:
+            device = path.lstat().st_dev
+            for directory, _, _ in os.walk(path):
+                if os.lstat(directory).st_dev != device:
+                    raise OSError(f"{directory} is still mounted")
+            shutil.rmtree(path)
+        except FileNotFoundError:
+            if not path.exists():
+                return
+        else:
+            return
+    raise OSError(f"{path}: something is removed from it all the time")
