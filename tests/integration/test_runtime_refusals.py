@@ -155,6 +155,54 @@ def test_values_that_are_none(driver: Driver) -> None:
     assert driver.status(container).exit_code == 137
 
 
+#: What is wrong with a pod or a container, and what the message names.
+BAD_PODS: dict[str, Callable[[cri.PodSandboxConfig], Any]] = {
+    "host_port 70000": lambda c: c.port_mappings.add(host_port=70_000, container_port=80),
+    "host_port -1": lambda c: c.port_mappings.add(host_port=-1, container_port=80),
+    "container_port 0": lambda c: c.port_mappings.add(host_port=80, container_port=0),
+    "protocol 9": lambda c: c.port_mappings.add(host_port=80, container_port=80, protocol=9),
+    "host_ip 'nobody'": lambda c: c.port_mappings.add(host_port=80, container_port=80, host_ip="nobody"),
+    "metadata.name": lambda c: c.metadata.MergeFrom(cri.PodSandboxMetadata(name="a;K8S_POD_NAME=b")),
+    "log_directory 'logs'": lambda c: c.MergeFrom(cri.PodSandboxConfig(log_directory="logs")),
+}
+BAD_CONTAINERS: dict[str, Callable[[cri.ContainerConfig], Any]] = {
+    "image.image": lambda c: c.ClearField("image"),
+    "log_path '../x'": lambda c: c.MergeFrom(cri.ContainerConfig(log_path="../x")),
+    "container_path 'dev/x'": lambda c: c.devices.add(
+        host_path="/dev/null", container_path="dev/x", permissions="r"
+    ),
+    "namespace_options.network": lambda c: c.linux.security_context.namespace_options.MergeFrom(
+        cri.NamespaceOption(network=cri.NODE)
+    ),
+    "namespace_options.ipc": lambda c: c.linux.security_context.namespace_options.MergeFrom(
+        cri.NamespaceOption(ipc=cri.NODE)
+    ),
+}
+
+
+def test_bad_fields_are_named(driver: Driver) -> None:
+    for named, spoil in BAD_PODS.items():
+        config = pod_config("bad")
+        spoil(config)
+        with refused(StatusCode.INVALID_ARGUMENT) as refusal:
+            driver.run(config)
+        assert all(word in refusal.text for word in named.split()), refusal.text
+    pod = driver.run("good")
+    for named, ruin in BAD_CONTAINERS.items():
+        container = driver.config("bad")
+        ruin(container)
+        with refused(StatusCode.INVALID_ARGUMENT) as refusal:
+            driver.create(pod, container)
+        assert all(word in refusal.text for word in named.split()), refusal.text
+    huge = driver.config("huge")
+    huge.linux.resources.hugepage_limits.add(page_size="3MB", limit=3 << 20)
+    with refused(StatusCode.FAILED_PRECONDITION) as refusal:
+        driver.create(pod, huge)
+    assert "hugepage_limits" in refusal.text
+    huge.linux.resources.hugepage_limits[0].limit = 0
+    driver.launch(pod, huge)
+
+
 def test_a_start_that_the_runtime_refuses(driver: Driver) -> None:
     pod = driver.run("refused")
     for handler in ("crun", "runc"):

@@ -119,7 +119,7 @@ async def _create(
 def _log_path(sandbox: SandboxRecord, config: api_pb2.ContainerConfig) -> str:
     if not config.log_path or not sandbox.config.log_directory:
         return ""
-    return str(Path(sandbox.config.log_directory, config.log_path))
+    return str(Path(sandbox.config.log_directory, config.log_path.lstrip("/")))
 
 
 async def _build(

@@ -91,6 +91,10 @@ def validate(devices: Iterable[api_pb2.Device]) -> None:
     for device in devices:
         if not device.host_path.startswith("/"):
             raise InvalidArgument(f"devices: host_path {device.host_path!r} is not an absolute path")
+        if device.container_path and not device.container_path.startswith("/"):
+            raise InvalidArgument(
+                f"devices: container_path {device.container_path!r} is not an absolute path"
+            )
         check_access(device.permissions, f"device {device.host_path}")
 
 

@@ -38,6 +38,7 @@ class HostFacts:
         not to restrict them.
     :ivar kernel: major and minor version, for the conditions of seccomp profiles.
     :ivar machine: `uname -m`.
+    :ivar hugepage_sizes: as the CRI names them ("2MB"); None when nobody looked.
     :ivar seccomp_profile: file of the RuntimeDefault profile (containers-common or OCI format).
     :ivar seccomp_harden: whether RuntimeDefault closes what containers-common leaves open (`seccomp`);
         not done to a profile of the administrator's own.
@@ -56,6 +57,7 @@ class HostFacts:
     apparmor: bool = False
     selinux: bool = False
     hugetlb_controller: bool = True
+    hugepage_sizes: frozenset[str] | None = None
     swap_controller: bool = True
     seccomp_profile: Path = DEFAULT_SECCOMP
     seccomp_harden: bool = True
@@ -85,6 +87,7 @@ class HostFacts:
             apparmor=_apparmor(),
             selinux=_selinux(),
             hugetlb_controller=_has_hugetlb(version),
+            hugepage_sizes=_hugepage_sizes(),
             swap_controller=_has_swap(version),
             seccomp_profile=seccomp_profile or DEFAULT_SECCOMP,
             seccomp_harden=seccomp_profile in (None, DEFAULT_SECCOMP),
@@ -224,6 +227,16 @@ def _has_hugetlb(version: CgroupVersion) -> bool:
     if version is CgroupVersion.V2:
         return "hugetlb" in Path("/sys/fs/cgroup/cgroup.controllers").read_text().split()
     return Path("/sys/fs/cgroup/hugetlb/cgroup.procs").exists()
+
+
+def _hugepage_sizes() -> frozenset[str]:
+    found: set[str] = set()
+    for directory in Path("/sys/kernel/mm/hugepages").glob("hugepages-*kB"):
+        size, unit = int(directory.name.removeprefix("hugepages-").removesuffix("kB")), 0
+        while size % 1024 == 0:
+            size, unit = size // 1024, unit + 1
+        found.add(f"{size}{'KMGT'[unit]}B")
+    return frozenset(found)
 
 
 def _has_swap(version: CgroupVersion) -> bool:

@@ -102,6 +102,16 @@ def validate_pid(pod: api_pb2.NamespaceOption, container: api_pb2.NamespaceOptio
         raise InvalidArgument("namespace_options.pid is POD, but the pod has no shared PID namespace")
 
 
+def validate_of_host(pod: api_pb2.NamespaceOption, container: api_pb2.NamespaceOption) -> None:
+    """:raises InvalidArgument: when the container asks for the host's network or IPC, and its pod does not.
+
+    The other way round says nothing: POD is what the field is when it is not set.
+    """
+    for field in ("network", "ipc"):
+        if getattr(container, field) == api_pb2.NODE != getattr(pod, field):
+            raise InvalidArgument(f"namespace_options.{field} is NODE, but the pod has its own")
+
+
 def validate_same_user_namespace(pod: api_pb2.NamespaceOption, container: api_pb2.NamespaceOption) -> None:
     """:raises InvalidArgument: when pod and container disagree about user namespaces."""
     if container.HasField("userns_options") and container.userns_options != pod.userns_options:

@@ -125,10 +125,12 @@ def _memory(resources: api_pb2.LinuxContainerResources, host: HostFacts) -> dict
 
 
 def _hugepages(resources: api_pb2.LinuxContainerResources, host: HostFacts) -> list[dict[str, Any]]:
-    limits = [{"pageSize": page.page_size, "limit": page.limit} for page in resources.hugepage_limits]
-    if not limits or host.hugetlb_controller:
-        return limits
-    # The kubelet always sends a zero for every size that the node has.
-    if any(page.limit for page in resources.hugepage_limits):
-        raise FailedPrecondition("resources.hugepage_limits: this host has no hugetlb controller")
-    return []
+    limits: list[dict[str, Any]] = []
+    for page in resources.hugepage_limits:
+        there = host.hugepage_sizes is None or page.page_size in host.hugepage_sizes
+        if host.hugetlb_controller and there:
+            limits.append({"pageSize": page.page_size, "limit": page.limit})
+        elif page.limit:  # the kubelet sends a zero for every size that it has heard of
+            lack = f"huge pages of {page.page_size}" if host.hugetlb_controller else "hugetlb controller"
+            raise FailedPrecondition(f"resources.hugepage_limits: this host has no {lack}")
+    return limits
