@@ -125,19 +125,6 @@ async def test_stdin_that_nobody_reads_does_not_hang(daemon, container) -> None:
     assert result.exit_code == 0
 
 
-async def test_terminal_with_size_and_resize(daemon, container) -> None:
-    url = daemon.stub.OpenExec(container.exec_request("/bin/sh", stdin=True, tty=True)).url
-    async with client.remote_spdy(url, stdin=True, tty=True) as remote:
-        assert remote.stdin and remote.stdout
-        await remote.set_size(101, 41)
-        await remote.stdin.write(b"stty -echo; stty size\n")
-        await remote.stdout.read_until(b"41 101\r\n")
-        await remote.set_size(60, 20)
-        await remote.stdin.write(b"stty size; exit 5\n")
-        await remote.stdout.read_until(b"20 60\r\n")
-        assert client.exit_code(await remote.status()) == 5
-
-
 async def test_terminal_over_websocket(daemon, container) -> None:
     url = daemon.stub.OpenExec(container.exec_request("/bin/stty", "size", stdin=True, tty=True)).url
     result = await client.exec_websocket(url, b"", size=(90, 30))
@@ -247,13 +234,3 @@ async def test_audit_line(daemon, container) -> None:
     assert (line["bytes_in"], line["bytes_out"], line["exit_code"]) == (5, 5, 4)
     assert line["container_id"] == container.id and line["namespace"] == "test" and line["seconds"] >= 0
     assert url.rpartition("/")[2] not in daemon.log.read_text()
-
-
-async def test_runc_too(daemon, make_container, tmp_path: Path) -> None:
-    """The same by runc, whose exec wants to detach for a terminal."""
-    container = make_container()
-    request = container.exec_request("/bin/nothing")
-    request.runtime_command[:] = ["/usr/sbin/runc", "--root", str(tmp_path / "runc")]
-    result = await client.exec_spdy(daemon.stub.OpenExec(request).url)
-    with pytest.raises(StepFailed, match="OCI runtime exec failed"):
-        _ = result.exit_code

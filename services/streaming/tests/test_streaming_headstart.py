@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 from pathlib import Path
 from typing import Any, cast
@@ -140,19 +139,10 @@ async def test_a_daemon_that_is_killed_starts_nothing(start_streaming, any_conta
     mark = any_container.bundle / "rootfs/tmp/ran"
     daemon.stub.OpenExec(any_container.shell("echo >/tmp/ran"))
     await until(lambda: files(daemon))
-    waits = children(daemon.pid)
+    waits = daemon.children()
     daemon.process.kill()
     daemon.process.wait()
     await until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in waits))
     assert waits and not mark.exists()
     start_streaming()
     assert not files(daemon)
-
-
-def children(pid: int) -> list[int]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            if int(path.read_text().rpartition(")")[2].split()[1]) == pid:
-                found.append(int(path.parent.name))
-    return found

@@ -7,7 +7,6 @@ import contextlib
 import os
 import signal
 import socket
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -90,24 +89,7 @@ async def round_trip(forward: client.Forward, data: bytes) -> None:
         assert await forward.data.read_until(data) == data
 
 
-def children(pid: int) -> list[int]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            fields = path.read_text().rpartition(")")[2].split()
-            if int(fields[1]) == pid:
-                found.append(int(path.parent.name))
-    return found
-
-
-async def until(condition, seconds: float = 30.0 * PATIENCE) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
-
-
-async def test_restart_under_load(start_streaming, passed, manager, mirror, tmp_path: Path) -> None:
+async def test_restart_under_load(start_streaming, passed, manager, mirror, until, tmp_path: Path) -> None:
     notify, environment = manager
     control = tmp_path / "streaming.sock"
 
@@ -118,7 +100,7 @@ async def test_restart_under_load(start_streaming, passed, manager, mirror, tmp_
         return daemon
 
     old = await asyncio.to_thread(start)
-    (inner,) = children(old.pid)
+    (inner,) = old.children()
     done = 0
     stop = asyncio.Event()
 
@@ -155,7 +137,7 @@ async def test_restart_under_load(start_streaming, passed, manager, mirror, tmp_
     await until(lambda: not Path(f"/proc/{inner}").exists())
 
 
-async def test_a_drain_has_a_limit_and_a_second_signal_ends_it(start_streaming, mirror) -> None:
+async def test_a_drain_has_a_limit_and_a_second_signal_ends_it(start_streaming, mirror, until) -> None:
     for setting, signals in (("drain = 0.5", 1), ("drain = 1000", 2)):
         daemon = start_streaming(f"[timeouts]\n{setting}\n")
         async with client.portforward_spdy(daemon.stub.OpenPortForward(FORWARD).url) as forwarder:
@@ -168,7 +150,9 @@ async def test_a_drain_has_a_limit_and_a_second_signal_ends_it(start_streaming, 
             assert await asyncio.to_thread(daemon.process.wait, 60 * PATIENCE) == 0
 
 
-async def test_a_draining_process_leaves_its_paths_to_the_next(start_streaming, mirror, tmp_path) -> None:
+async def test_a_draining_process_leaves_its_paths_to_the_next(
+    start_streaming, mirror, until, tmp_path
+) -> None:
     control = tmp_path / "control.sock"
     old = start_streaming(control=control)
     url = old.stub.OpenPortForward(FORWARD).url
@@ -187,7 +171,7 @@ async def test_a_draining_process_leaves_its_paths_to_the_next(start_streaming, 
 
 
 async def test_any_instance_takes_a_url_and_one_that_dies_takes_its_own_sessions_only(
-    start_streaming, passed, mirror, tmp_path: Path
+    start_streaming, passed, mirror, until, tmp_path: Path
 ) -> None:
     control = tmp_path / "streaming.sock"
     daemons = [start_streaming(sockets=passed, control=control) for _ in range(3)]
@@ -254,6 +238,6 @@ async def test_the_stand_in_ends_as_its_daemon_does(start_streaming, manager) ->
     daemon = start_streaming(env=environment, wait=False)
     while b"READY=1" not in await asyncio.to_thread(notify.recv, 4096):
         continue
-    (inner,) = children(daemon.pid)
+    (inner,) = daemon.children()
     os.kill(inner, signal.SIGKILL)
     assert await asyncio.to_thread(daemon.process.wait, 60 * PATIENCE) == 128 + signal.SIGKILL

@@ -41,13 +41,16 @@ async def test_stdin_and_its_end(daemon, any_container) -> None:
     assert result.stdout == data and result.exit_code == 0
 
 
-async def test_a_terminal_with_its_size_and_exit_code(daemon, any_container) -> None:
+async def test_a_terminal_its_size_and_exit_code(daemon, any_container) -> None:
     url = daemon.stub.OpenExec(any_container.exec_request("/bin/sh", stdin=True, tty=True)).url
     async with client.remote_spdy(url, stdin=True, tty=True) as remote:
         assert remote.stdin and remote.stdout
         await remote.set_size(101, 41)
-        await remote.stdin.write(b"stty -echo; stty size; tty >/dev/null; exit 5\n")
+        await remote.stdin.write(b"stty -echo; stty size\n")
         await remote.stdout.read_until(b"41 101\r\n")
+        await remote.set_size(60, 20)
+        await remote.stdin.write(b"stty size; exit 5\n")
+        await remote.stdout.read_until(b"20 60\r\n")
         assert client.exit_code(await remote.status()) == 5
 
 
