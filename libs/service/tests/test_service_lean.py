@@ -100,3 +100,27 @@ assert sqlite3.connect(":memory:").execute("select 1").fetchone() == (1,)
 assert hashlib.sha256(str(decimal.Decimal(1)).encode()).hexdigest().startswith("6b86")
 """
     assert run(program) == ""
+
+
+def test_what_a_burst_freed_goes_back_to_the_kernel() -> None:
+    program = """
+import asyncio, re
+from triptych_service import memory
+memory.limit_arenas()
+memory._LOOK_SECONDS = 0.05
+def anonymous():
+    return int(re.search("^Anonymous: *([0-9]+) kB", open("/proc/self/smaps_rollup").read(), re.M)[1])
+async def main():
+    task = asyncio.create_task(memory.keep_trimmed())
+    await asyncio.sleep(0)
+    burst = [bytes(1000) for _ in range(20_000)]
+    high = anonymous()
+    last = burst.pop()  # so that the heap cannot shrink from its end
+    burst.clear()
+    async with asyncio.timeout(60):
+        while anonymous() > high - 15_000:
+            await asyncio.sleep(0.05)
+    assert not task.done() and len(last) == 1000
+asyncio.run(main())
+"""
+    assert run(program) == ""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _POSTPONED: Mapping[str, Mapping[str, Any]] = {
     "asyncio.sslproto": {},
     "calendar": {},
+    "email.utils": {},
     "google.protobuf.internal.python_message": {},
     "importlib.metadata": {},
     "ipaddress": {},
@@ -30,6 +31,7 @@ _POSTPONED: Mapping[str, Mapping[str, Any]] = {
     "pkgutil": {},
     "random": {},
     "ssl": {},
+    "tarfile": {},
     "tempfile": {},
     "traceback": {},
     # What gRPC and msgspec take of it is in `typing`, but for a mark that only type checkers read.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import gc
@@ -13,6 +14,8 @@ _M_ARENA_MAX = -8
 _ARENAS = 2
 _TRIM_BYTES = 256 << 10
 _MADV_DONTNEED = 4
+_LOOK_SECONDS = 5.0
+_WORTH_BYTES = 512 << 10
 
 
 def limit_arenas() -> None:
@@ -41,6 +44,32 @@ def trim() -> None:
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if malloc_trim is not None:
         malloc_trim(0)
+
+
+async def keep_trimmed() -> None:
+    """Trim after each burst that freed a good deal; runs until cancelled."""
+    mallinfo = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    if mallinfo is None:
+        return
+    mallinfo.restype = _Mallinfo2
+    free = mallinfo().fordblks
+    while True:
+        await asyncio.sleep(_LOOK_SECONDS)
+        # Counts what is free, whether the kernel has it back or not: what came since the last trim is new.
+        now = mallinfo().fordblks
+        if now - free > _WORTH_BYTES:
+            trim()
+            free = mallinfo().fordblks
+        free = min(free, now)
+
+
+class _Mallinfo2(ctypes.Structure):
+    """mallinfo(3): sizes in bytes."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+    ]
 
 
 def unmap_libraries() -> None:

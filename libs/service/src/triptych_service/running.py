@@ -119,6 +119,7 @@ class _Runner(Generic[S]):
                 health.add_to_server(server, statuses, daemon.service_names, definition.version)
                 self._handle_signals(asyncio.get_running_loop())
                 tasks.create_task(self._reloads(daemon), name="reloads")
+                tasks.create_task(memory.keep_trimmed(), name="memory")
                 if self._notify.watchdog_seconds:
                     tasks.create_task(self._watchdog(self._notify.watchdog_seconds), name="watchdog")
                 try:
