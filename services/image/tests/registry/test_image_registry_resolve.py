@@ -557,6 +557,46 @@ async def test_referrers_by_api_or_by_tag(serve: Any, client_for: Any, api: bool
     assert [one.artifact_type for one in found] == ["sig"]
 
 
+async def test_referrers_without_end_are_cut(serve: Any, client_for: Any) -> None:
+    registry = await serve()
+    digest = registry.add_image(b"layer")
+    pages = 0
+
+    async def page(seen: Any, wire: Any) -> None:
+        nonlocal pages
+        pages += 1
+        entry = {"mediaType": MediaType.OCI_MANIFEST, "digest": digest, "size": 1}
+        body = json.dumps(
+            {"schemaVersion": 2, "manifests": [entry] * (1500 if "many" in seen.target else 1)}
+        )
+        link = f'<{seen.path}?n={pages}&{"many" if "many" in seen.target else "few"}>; rel="next"'
+        await wire.reply(200, body.encode(), Link=link, Content_Type=MediaType.OCI_INDEX)
+
+    registry.hook("/referrers/", page)
+    reference = Reference.parse(f"{registry.host}/app")
+    async with client_for().repository(reference) as repository:
+        assert len(await repository.referrers(Digest(digest))) == 50
+    reference = Reference.parse(f"{registry.host}/many")
+    async with client_for().repository(reference) as repository:
+        assert len(await repository.referrers(Digest(digest))) == 4500
+
+
+async def test_indexes_that_name_each_other(serve: Any, client_for: Any) -> None:
+    """One of them cannot have the digest that the other one says, so the circle does not close."""
+    registry = await serve()
+
+    def index(digest: str) -> bytes:
+        entry = {"mediaType": MediaType.OCI_INDEX, "digest": digest, "size": 300}
+        return json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode().ljust(300)
+
+    one = Digest.of(b"one")
+    other = registry.add_manifest(index(one), media_type=MediaType.OCI_INDEX)
+    registry.manifests[one] = registry.manifests["latest"] = (MediaType.OCI_INDEX, index(other))
+    async with client_for().repository(Reference.parse(f"{registry.host}/app")) as repository:
+        with pytest.raises(ContentMismatch, match=f"not {one}"):
+            await repository.select(await repository.resolve(), AMD64)
+
+
 async def test_no_referrers(serve: Any, client_for: Any) -> None:
     registry = await serve()
     subject = registry.add_image(b"layer")

@@ -8,12 +8,13 @@ import io
 import os
 import stat
 import tarfile
-import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 from triptych_image.errors import LayerMalformed, LayerTooLarge
 from triptych_image.unpack.pool import LayerLimits, UnpackWorkers
 
@@ -255,35 +256,33 @@ async def test_limits(
         await unpack(gzip.compress(write(tar()).end()), limits)
 
 
-async def test_a_gzip_bomb_ends_at_its_ratio(tar: Callable[[], Any], unpack: Any) -> None:
-    size = 1 << 34
-
-    def bomb() -> bytes:
-        import zlib
-
-        packer = zlib.compressobj(1, wbits=31)
-        start = packer.compress(tar().header(b"zeros", size=size).parts[0])
-        chunk = bytes(1 << 24)
-        return start + b"".join(packer.compress(chunk) for _ in range(3 << 6)) + packer.flush()
-
-    started = time.monotonic()
+@pytest.mark.parametrize("packing", ["gzip", "zstd"])
+async def test_a_bomb_ends_at_its_ratio(packing: str, tar: Callable[[], Any], unpack: Any) -> None:
+    """It ends when a GiB is unpacked, of the 16 that it says."""
+    packer: Any = zlib.compressobj(1, wbits=31)
+    if packing == "zstd":
+        packer = zstandard.ZstdCompressor(1).compressobj()
+    start = packer.compress(tar().header(b"zeros", size=1 << 34).parts[0])
+    chunk = bytes(1 << 24)
+    bomb = start + b"".join(packer.compress(chunk) for _ in range(70)) + packer.flush()
+    assert len(bomb) < 8 << 20
     with pytest.raises(LayerTooLarge, match="times its size"):
-        await unpack(bomb(), LayerLimits(ratio=100))
-    assert time.monotonic() - started < 60
+        await unpack(bomb, LayerLimits(ratio=100))
 
 
-async def test_a_hundred_thousand_tiny_files_stop_at_the_limit_in_time(
-    tar: Callable[[], Any], unpack: Any
-) -> None:
-    block = tar().file(b"x").parts[0]
+async def test_a_window_beyond_the_memory_is_refused(unpack: Any) -> None:
+    """A frame of zstd that wants 2 GiB to look back into (RFC 8878, section 3.1.1.1.2)."""
+    frame = b"\x28\xb5\x2f\xfd" + b"\x00" + bytes([21 << 3]) + b"\x01\x00\x00"
+    with pytest.raises(LayerMalformed, match="zstd"):
+        await unpack(frame)
+
+
+async def test_more_files_than_the_limit(tar: Callable[[], Any], unpack: Any) -> None:
     writer = tar()
     for number in range(20_000):
         writer.file(b"%d" % number)
-    assert len(block) == 512
-    started = time.monotonic()
     with pytest.raises(LayerTooLarge, match="10000 entries"):
         await unpack(gzip.compress(writer.end(), 1), LayerLimits(entries=10_000))
-    assert time.monotonic() - started < 20
 
 
 async def test_truncated_streams_are_refused(tar: Callable[[], Any], unpack: Any) -> None:

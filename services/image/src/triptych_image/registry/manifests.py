@@ -44,6 +44,7 @@ ACCEPT: Final = ", ".join(
 _MAX_DEPTH: Final = 4
 _MAX_PROBED: Final = 8
 _MAX_PAGES: Final = 50
+_MAX_REFERRERS: Final = 4000
 _NEXT: Final = re.compile(r'<([^>]+)>\s*;\s*rel="?next"?')
 
 Stored = Callable[[Digest], bytes | None]
@@ -200,7 +201,7 @@ async def get_referrers(
         except (InvalidDocument, UnsupportedDocument) as error:
             raise AttemptFailed(Failure.MALFORMED, endpoint.host.name, str(error)) from None
         following = _NEXT.search(response.head.get(b"link"))
-        if following is None:
+        if following is None or len(found) >= _MAX_REFERRERS:
             break
         try:
             url = join(url, following[1])
