@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import enum
+import tomllib
 from pathlib import Path
 from typing import Annotated
 
@@ -199,3 +200,10 @@ def test_secrets_are_neither_logged_nor_printed(caplog: pytest.LogCaptureFixture
 def test_plain_values() -> None:
     assert plain(Settings().limits) == {"layers": 3, "seconds": 1.5}
     assert plain((Colour.RED, {"a": Handler(path="p")})) == ["red", {"a": {"path": "p"}}]
+
+
+@pytest.mark.parametrize("text", ["a\nb", 'q"x\\y', "é", "\x01\t", "  # x"])
+def test_what_is_printed_is_toml(text: str) -> None:
+    printed = effective(Settings(root=text, names=(text,)), {})
+    read = tomllib.loads(printed)
+    assert (read["root"], read["names"]) == (text, [text])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -91,3 +92,16 @@ def test_config_check_asks_the_daemons(node: Any, tmp_path: Path, monkeypatch: p
     shown = node.run("config", "show", "runtime")
     assert shown.status == 1 and "file: bad key" in shown.err
     assert node.run("config", "show", "image").out == "valid --print-config\n"
+
+
+def test_config_show_as_json(node: Any, tmp_path: Path) -> None:
+    config = tmp_path / "image.toml"
+    config.write_text('pinned = ["a  # b"]\n[log]\nlevels = { "x.y" = "debug" }\n[registry]\n')
+    done = node.run("config", "show", "image", "--config", str(config), "-o", "json")
+    assert done.status == 0, done.err
+    shown = json.loads(done.out)
+    assert shown["settings"]["pinned"] == ["a  # b"]
+    assert shown["settings"]["log"]["levels"] == {"x.y": "debug"}
+    assert shown["origins"]["pinned"] == shown["origins"]["log.levels"] == str(config)
+    assert shown["origins"]["log.level"] == "default"
+    assert set(shown["settings"]["log"]) == {"level", "format", "levels"}

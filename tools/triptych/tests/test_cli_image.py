@@ -105,6 +105,19 @@ def test_rm_names_what_is_not_there(node: Any) -> None:
     assert node.images.images == {}
 
 
+def test_rm_tells_all_names_that_go(node: Any) -> None:
+    node.images.images["registry.test/app:v1"].repo_tags.append("registry.test/app:latest")
+    done = node.run("image", "rm", "registry.test/app:v1")
+    assert done.out == "removed registry.test/app:v1, also named registry.test/app:latest\n"
+
+
+def test_rm_as_json(node: Any) -> None:
+    done = node.run("image", "rm", "registry.test/app:v1", "-o", "json")
+    assert json.loads(done.out) == [
+        {"image": "registry.test/app:v1", "id": ID, "names": ["registry.test/app:v1"]}
+    ]
+
+
 def test_prune_and_tag(node: Any) -> None:
     assert node.run("image", "prune").out == "2.00 KiB freed\n"
     assert node.run("image", "prune", "-a", "-n").out.splitlines() == [

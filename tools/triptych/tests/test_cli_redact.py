@@ -108,3 +108,14 @@ def test_a_bundle(node: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "host/none.txt: no-such-program" in content["INDEX.txt"]
     status = json.loads(content["daemons/runtime-status.json"])
     assert status["info"]["config"]["registry"]["password"] == redact.MARK
+
+
+def test_a_bundle_tells_scripts_where_it_is(
+    node: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gather, "FILES", ())
+    monkeypatch.setattr(gather, "COMMANDS", {"host/none.txt": ["no-such-program"]})
+    told = json.loads(node.run("support-bundle", "-f", str(tmp_path / "b.tgz"), "-o", "json").out)
+    assert told["file"] == str(tmp_path / "b.tgz")
+    assert told["bytes"] == (tmp_path / "b.tgz").stat().st_size
+    assert any(piece.startswith("host/none.txt: no-such-program") for piece in told["pieces"])

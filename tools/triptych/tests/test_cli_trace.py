@@ -132,7 +132,9 @@ def test_a_pod_is_run_and_removed(node: Any, tmp_path: Path, reloads: list[int])
 
 def test_wrong_requests_are_named(node: Any, tmp_path: Path, reloads: list[int]) -> None:
     where = ("trace", "--config-dir", str(tmp_path / "etc"), "call")
-    assert "no service no.such.Service" in node.run(*where, "no.such.Service/X").err
+    refused = node.run(*where, "no.such.Service/X")
+    assert "no service no.such.Service" in refused.err
+    assert refused.out == "", "no tree of a request that was not made"
     assert "has no method Nothing" in node.run(*where, "runtime.v1.RuntimeService/Nothing").err
     wrong = node.run(*where, "runtime.v1.RuntimeService/Status", '{"nonsense": 1}')
     assert "the body is no runtime.v1.StatusRequest" in wrong.err

@@ -72,7 +72,7 @@ def _literal(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return msgspec.json.encode(value).decode()  # TOML's basic strings have JSON's escapes
     if isinstance(value, list | tuple | set | frozenset):
         return "[" + ", ".join(_literal(entry) for entry in value) + "]"
     if isinstance(value, Mapping):

@@ -10,12 +10,13 @@ from pathlib import Path
 import click
 
 from triptych_cli.context import Context
-from triptych_cli.options import pass_context
+from triptych_cli.options import output_option, pass_context
 
 
 @click.command("support-bundle")
 @click.option("-f", "--file", "target", type=click.Path(dir_okay=False, path_type=Path), help="Where to.")
 @click.option("--since", default="6 hours ago", show_default=True, help="How far back logs go.")
+@output_option
 @pass_context
 def support_bundle(context: Context, target: Path | None, since: str) -> None:
     """Collect versions, configuration, logs and state of this node into one archive of mode 0600.
@@ -41,7 +42,10 @@ def support_bundle(context: Context, target: Path | None, since: str) -> None:
         fresh.rename(path)
     finally:
         fresh.unlink(missing_ok=True)
-    click.echo(f"{path}: {render.size(path.stat().st_size)}")
+    if context.json:
+        render.as_json({"file": str(path.resolve()), "bytes": path.stat().st_size, "pieces": index[2:]})
+    else:
+        click.echo(f"{path}: {render.size(path.stat().st_size)}")
 
 
 def _add(archive: tarfile.TarFile, name: str, content: str) -> None:

@@ -27,7 +27,7 @@ def _chosen(names: tuple[str, ...], file: Path | None) -> list[DaemonName]:
     return [DaemonName(name) for name in names] or list(DaemonName)
 
 
-@config.command()
+@config.command(short_help="Check the files as the daemons would read them.")
 @click.argument("daemons", nargs=-1, type=_NAMES)
 @click.option("--config", "file", type=_FILE, help="Check this file instead; name its daemon.")
 @output_option
@@ -53,19 +53,37 @@ def check(context: Context, daemons: tuple[str, ...], file: Path | None) -> int:
     return 0 if all(result["valid"] for result in results) else 1
 
 
-@config.command()
+@config.command(short_help="Every setting of DAEMON, and where it comes from.")
 @click.argument("daemon", type=_NAMES)
 @click.option("--config", "file", type=_FILE, help="Show this file's result instead.")
+@output_option
 @pass_context
 def show(context: Context, daemon: str, file: Path | None) -> None:
     """Print every setting of DAEMON with its value and where that comes from."""
     from triptych_cli.config.programs import ask
 
     done = ask(DaemonName(daemon), "--print-config", file)
-    _print(done.returncode, done.stdout, done.stderr)
+    if context.json and done.returncode == 0:
+        import tomllib
+
+        text = done.stdout.decode(errors="replace")
+        render.as_json({"settings": tomllib.loads(text), "origins": _origins(text)})
+    else:
+        _print(done.returncode, done.stdout, done.stderr)
 
 
-@config.command()
+def _origins(text: str) -> dict[str, str]:
+    """Each key and the files that set it, or `default`: what stands behind each line of `--print-config`."""
+    found, table = {}, ""
+    for line in text.splitlines():
+        if line.startswith("["):
+            table = line.strip("[]") + "."
+        elif line:
+            found[table + line.partition(" = ")[0]] = line.rpartition("  # ")[2]
+    return found
+
+
+@config.command(short_help="Every key with type, default and meaning, as Markdown.")
 @click.argument("daemons", nargs=-1, type=_NAMES)
 @pass_context
 def reference(context: Context, daemons: tuple[str, ...]) -> None:

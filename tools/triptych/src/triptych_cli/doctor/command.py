@@ -91,4 +91,8 @@ def _print(found: list[tuple[Check, list[Finding]]]) -> None:
     states = [finding.state for _, findings in found for finding in findings]
     errors, warnings = states.count(State.ERROR), states.count(State.WARNING)
     verdict = "pods can run here" if not errors else "pods cannot run here yet"
-    console.print(Text(f"{verdict}: {errors} errors, {warnings} warnings", style="bold"))
+    console.print(Text(f"{verdict}: {_count(errors, 'error')}, {_count(warnings, 'warning')}", style="bold"))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

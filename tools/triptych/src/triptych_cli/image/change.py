@@ -27,14 +27,19 @@ def tag(context: Context, image: str, name: str) -> None:
 
 @click.command()
 @click.argument("images", nargs=-1, required=True)
+@output_option
 @pass_context
 def rm(context: Context, images: tuple[str, ...]) -> None:
-    """Remove IMAGES with all their names. Layers that containers use stay until those are gone."""
+    """Remove IMAGES with all their names, as crictl does.
+
+    Layers that containers use stay until those are gone.
+    """
     from runtime.v1 import api_pb2, api_pb2_grpc
 
     from triptych_cli.rpc import channel
 
     missing: list[str] = []
+    removed: list[dict[str, object]] = []
     with channel(context, DaemonName.IMAGE) as opened:
         stub = api_pb2_grpc.ImageServiceStub(opened)
         for name in images:
@@ -44,7 +49,13 @@ def rm(context: Context, images: tuple[str, ...]) -> None:
                 missing.append(name)
                 continue
             stub.RemoveImage(api_pb2.RemoveImageRequest(image=spec))
-            click.echo(f"removed {name}")
+            found = status.image
+            removed.append({"image": name, "id": found.id, "names": list(found.repo_tags)})
+            if not context.json:
+                others = [other for other in found.repo_tags if other != name]
+                click.echo(f"removed {name}" + (f", also named {', '.join(others)}" if others else ""))
+    if context.json:
+        render.as_json(removed)
     if missing:
         raise CliError(f"not on this node: {', '.join(missing)}", hint="triptych image ls")
 

@@ -60,7 +60,7 @@ def pull(context: Context, reference: str) -> None:
     _traced(context, lambda recorder: _call(context, recorder, "runtime.v1.ImageService/PullImage", body))
 
 
-@trace.command()
+@trace.command(short_help="RunPodSandbox from FILE; then stop and remove the pod.")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--handler", default="", help="Runtime handler.")
 @click.option("--keep", is_flag=True, help="Leave the pod running.")
@@ -73,7 +73,7 @@ def run(context: Context, file: Path, handler: str, keep: bool) -> None:
     _traced(context, lambda recorder: pod(context, recorder, file, handler, keep=keep))
 
 
-@trace.command()
+@trace.command(short_help="Any METHOD, with a JSON BODY.")
 @click.argument("method")
 @click.argument("body", default="{}")
 @output_option
@@ -106,6 +106,8 @@ def _traced(context: Context, work: Callable[[Recorder], object]) -> None:
                 failed = error
             recorder.finish(f"triptych trace {ctx.info_name}", started)
         spans = recorder.spans + collector.settle(recorder.trace, quiet=_QUIET, deadline=_DEADLINE)
+    if failed is not None and len(spans) == 1:
+        raise failed  # no request was made
     _draw(context, spans, attributes=ctx.meta["attributes"])
     if failed is not None:
         raise failed
@@ -128,7 +130,7 @@ def _draw(context: Context, spans: list[Span], *, attributes: bool) -> None:
         render.console().print(tree(spans, attributes=attributes))
 
 
-@trace.command()
+@trace.command(short_help="Draw every trace that daemons send to ADDRESS.")
 @click.argument("address", default="127.0.0.1:4317")
 @output_option
 @pass_context
