@@ -1,4 +1,4 @@
-"""Mounts of a container: the default file systems, the pod's files, and those of the request."""
+"""Mounts of a container: the pod's files and those of the request, over the default file systems."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import posixpath
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from runtime.v1 import api_pb2
 from triptych_errors import FailedPrecondition, InvalidArgument
 from triptych_linux.mounts import MountEntry, mount_of
 
-from triptych_runtime.spec import mount_options
+from triptych_runtime.spec import default_mounts, mount_options
 from triptych_runtime.spec.facts import HandlerFeatures, HostFacts
 from triptych_runtime.spec.inputs import (
     AnonymousVolume,
@@ -22,9 +22,7 @@ from triptych_runtime.spec.inputs import (
     Relabel,
     SandboxContext,
 )
-from triptych_runtime.spec.namespaces import has_cgroup_namespace, id_mappings
-
-_DEVPTS_GID: Final = 5
+from triptych_runtime.spec.namespaces import id_mappings
 
 
 @dataclass(slots=True)
@@ -78,7 +76,7 @@ def build(
     volume_binds = _volume_binds(inputs, taken, result)
     binds = sorted([*binds, *volume_binds, *pod_binds], key=lambda bind: bind.destination.count("/"))
     taken = {bind.destination for bind in binds}
-    for entry in _defaults(host, sandbox, inputs):
+    for entry in default_mounts.defaults(host, sandbox, inputs):
         destination = entry["destination"]
         if destination in taken or ("/dev" in taken and destination.startswith("/dev/")):
             continue
@@ -198,44 +196,6 @@ def _volume_binds(inputs: ContainerInputs, taken: set[str], result: Mounts) -> l
     return binds
 
 
-def _defaults(host: HostFacts, sandbox: SandboxContext, inputs: ContainerInputs) -> list[dict[str, Any]]:
-    privileged = inputs.security.privileged
-    access = "rw" if privileged else "ro"
-    pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]
-    if _maps_gid(sandbox, _DEVPTS_GID):
-        pts.append(f"gid={_DEVPTS_GID}")
-    hidden = ["nosuid", "noexec", "nodev"]
-    cgroup = [*hidden, "relatime", "rw" if inputs.cgroup_writable else access]
-    if not has_cgroup_namespace(inputs.security, host):
-        cgroup += host.cgroup_mount_options
-    return [
-        _entry("/proc", "proc", "proc", hidden),
-        _entry("/dev", "tmpfs", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        _entry("/dev/pts", "devpts", "devpts", pts),
-        _entry("/dev/shm", "tmpfs", "shm", [*hidden, "mode=1777", "size=65536k"]),
-        _entry("/dev/mqueue", "mqueue", "mqueue", hidden),
-        _sys(sandbox, [*hidden, access]),
-        _entry("/sys/fs/cgroup", "cgroup", "cgroup", cgroup),
-    ]
-
-
-def _sys(sandbox: SandboxContext, options: list[str]) -> dict[str, Any]:
-    """sysfs, or where the kernel refuses to mount that (a network namespace that the pod's user namespace
-    does not own) a read-only view of the host's."""
-    if sandbox.user_namespace is not None and sandbox.namespaces.network is None:
-        return _entry("/sys", "bind", "/sys", ["rbind", "rro", "nosuid", "nodev", "noexec"])
-    return _entry("/sys", "sysfs", "sysfs", options)
-
-
-def _maps_gid(sandbox: SandboxContext, gid: int) -> bool:
-    user = sandbox.user_namespace
-    return user is None or any(m.container_id <= gid < m.container_id + m.length for m in user.gids)
-
-
-def _entry(destination: str, kind: str, source: str, options: list[str]) -> dict[str, Any]:
-    return {"destination": destination, "type": kind, "source": source, "options": list(options)}
-
-
 def _add(
     bind: _Bind,
     result: Mounts,
@@ -254,7 +214,7 @@ def _add(
     options = mount_options.merge(["rbind", propagation, access], mount.mount_options)
     if mount.selinux_relabel and mount_label and not bind.image:
         result.relabels.append(Relabel(Path(source), mount_label))
-    entry = _entry(bind.destination, "bind", source, options)
+    entry = default_mounts.entry(bind.destination, "bind", source, options)
     if mount.uidMappings and not bind.image:
         if handler.idmap_mounts:
             entry |= {
