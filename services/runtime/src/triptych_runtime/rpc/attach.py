@@ -35,7 +35,6 @@ async def attach(node: Node, request: api_pb2.AttachRequest) -> api_pb2.AttachRe
         ),
         attach_socket=str(paths.attach),
         control_fifo=str(paths.control),
-        stdin_once=config.stdin_once,
     )
     return api_pb2.AttachResponse(
         url=await node.streaming.open_attach(call, node.settings.deadlines.streaming)

@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%triptych/streaming/v1/streaming.proto\x12\x15triptych.streaming.v1\"\x88\x01\n\x06Target\x12\x16\n\x0epod_sandbox_id\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontainer_id\x18\x02 \x01(\t\x12\x15\n\rpod_namespace\x18\x03 \x01(\t\x12\x10\n\x08pod_name\x18\x04 \x01(\t\x12\x0f\n\x07pod_uid\x18\x05 \x01(\t\x12\x16\n\x0e\x63ontainer_name\x18\x06 \x01(\t\"E\n\x07Streams\x12\r\n\x05stdin\x18\x01 \x01(\x08\x12\x0e\n\x06stdout\x18\x02 \x01(\x08\x12\x0e\n\x06stderr\x18\x03 \x01(\x08\x12\x0b\n\x03tty\x18\x04 \x01(\x08\"\xe4\x01\n\x0fOpenExecRequest\x12-\n\x06target\x18\x01 \x01(\x0b\x32\x1d.triptych.streaming.v1.Target\x12/\n\x07streams\x18\x02 \x01(\x0b\x32\x1e.triptych.streaming.v1.Streams\x12\x17\n\x0fruntime_command\x18\x03 \x03(\t\x12\x0f\n\x07process\x18\x04 \x01(\x0c\x12\x11\n\texec_args\x18\x05 \x03(\t\x12\x15\n\rcontainer_pid\x18\x06 \x01(\x03\x12\x1d\n\x15\x63ontainer_start_ticks\x18\x07 \x01(\x04\"\xb4\x01\n\x11OpenAttachRequest\x12-\n\x06target\x18\x01 \x01(\x0b\x32\x1d.triptych.streaming.v1.Target\x12/\n\x07streams\x18\x02 \x01(\x0b\x32\x1e.triptych.streaming.v1.Streams\x12\x15\n\rattach_socket\x18\x03 \x01(\t\x12\x14\n\x0c\x63ontrol_fifo\x18\x04 \x01(\t\x12\x12\n\nstdin_once\x18\x05 \x01(\x08\"q\n\x16OpenPortForwardRequest\x12-\n\x06target\x18\x01 \x01(\x0b\x32\x1d.triptych.streaming.v1.Target\x12\x19\n\x11network_namespace\x18\x02 \x01(\t\x12\r\n\x05ports\x18\x03 \x03(\x05\"/\n\x0cOpenResponse\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x12\n\nexpires_at\x18\x02 \x01(\x03\"\x15\n\x13ListSessionsRequest\"H\n\x14ListSessionsResponse\x12\x30\n\x08sessions\x18\x01 \x03(\x0b\x32\x1e.triptych.streaming.v1.Session\"\xe3\x01\n\x07Session\x12\n\n\x02id\x18\x01 \x01(\t\x12\x30\n\x04kind\x18\x02 \x01(\x0e\x32\".triptych.streaming.v1.SessionKind\x12-\n\x06target\x18\x03 \x01(\x0b\x32\x1d.triptych.streaming.v1.Target\x12\x0e\n\x06\x61\x63tive\x18\x04 \x01(\x08\x12\x10\n\x08protocol\x18\x05 \x01(\t\x12\x12\n\ncreated_at\x18\x06 \x01(\x03\x12\x10\n\x08\x62ytes_in\x18\x07 \x01(\x04\x12\x11\n\tbytes_out\x18\x08 \x01(\x04\x12\x10\n\x08instance\x18\t \x01(\x03*z\n\x0bSessionKind\x12\x1c\n\x18SESSION_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11SESSION_KIND_EXEC\x10\x01\x12\x17\n\x13SESSION_KIND_ATTACH\x10\x02\x12\x1d\n\x19SESSION_KIND_PORT_FORWARD\x10\x03\x32\x98\x03\n\x10StreamingService\x12W\n\x08OpenExec\x12&.triptych.streaming.v1.OpenExecRequest\x1a#.triptych.streaming.v1.OpenResponse\x12[\n\nOpenAttach\x12(.triptych.streaming.v1.OpenAttachRequest\x1a#.triptych.streaming.v1.OpenResponse\x12\x65\n\x0fOpenPortForward\x12-.triptych.streaming.v1.OpenPortForwardRequest\x1a#.triptych.streaming.v1.OpenResponse\x12g\n\x0cListSessions\x12*.triptych.streaming.v1.ListSessionsRequest\x1a+.triptych.streaming.v1.ListSessionsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%triptych/streaming/v1/streaming.proto\x12\x15triptych.streaming.v1\"\x88\x01\n\x06Target\x12\x16\n\x0epod_sandbox_id\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontainer_id\x18\x02 \x01(\t\x12\x15\n\rpod_namespace\x18\x03 \x01(\t\x12\x10\n\x08pod_name\x18\x04 \x01(\t\x12\x0f\n\x07pod_uid\x18\x05 \x01(\t\x12\x16\n\x0e\x63ontainer_name\x18\x06 \x01(\t\"E\n\x07Streams\x12\r\n\x05stdin\x18\x01 \x01(\x08\x12\x0e\n\x06stdout\x18\x02 \x01(\x08\x12\x0e\n\x06stderr\x18\x03 \x01(\x08\x12\x0b\n\x03tty\x18\x04 \x01(\x08\"\xe4\x01\n\x0fOpenExecRequest\x12-\n\x06target\x18\x01 \x01(\x0b\x32\x1d.triptych.streaming.v1.Target\x12/\n\x07streams\x18\x02 \x01(\x0b\x32\x1e.triptych.streaming.v1.Streams\x12\x17\n\x0fruntime_command\x18\x03 \x03(\t\x12\x0f\n\x07process\x18\x04 \x01(\x0c\x12\x11\n\texec_args\x18\x05 \x03(\t\x12\x15\n\rcontainer_pid\x18\x06 \x01(\x03\x12\x1d\n\x15\x63ontainer_start_ticks\x18\x07 \x01(\x04\"\xa0\x01\n\x11OpenAttachRequest\x12-\n\x06target\x18\x01 \x01(\x0b\x32\x1d.triptych.streaming.v1.Target\x12/\n\x07streams\x18\x02 \x01(\x0b\x32\x1e.triptych.streaming.v1.Streams\x12\x15\n\rattach_socket\x18\x03 \x01(\t\x12\x14\n\x0c\x63ontrol_fifo\x18\x04 \x01(\t\"q\n\x16OpenPortForwardRequest\x12-\n\x06target\x18\x01 \x01(\x0b\x32\x1d.triptych.streaming.v1.Target\x12\x19\n\x11network_namespace\x18\x02 \x01(\t\x12\r\n\x05ports\x18\x03 \x03(\x05\"/\n\x0cOpenResponse\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x12\n\nexpires_at\x18\x02 \x01(\x03\"\x15\n\x13ListSessionsRequest\"H\n\x14ListSessionsResponse\x12\x30\n\x08sessions\x18\x01 \x03(\x0b\x32\x1e.triptych.streaming.v1.Session\"\xe3\x01\n\x07Session\x12\n\n\x02id\x18\x01 \x01(\t\x12\x30\n\x04kind\x18\x02 \x01(\x0e\x32\".triptych.streaming.v1.SessionKind\x12-\n\x06target\x18\x03 \x01(\x0b\x32\x1d.triptych.streaming.v1.Target\x12\x0e\n\x06\x61\x63tive\x18\x04 \x01(\x08\x12\x10\n\x08protocol\x18\x05 \x01(\t\x12\x12\n\ncreated_at\x18\x06 \x01(\x03\x12\x10\n\x08\x62ytes_in\x18\x07 \x01(\x04\x12\x11\n\tbytes_out\x18\x08 \x01(\x04\x12\x10\n\x08instance\x18\t \x01(\x03*z\n\x0bSessionKind\x12\x1c\n\x18SESSION_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11SESSION_KIND_EXEC\x10\x01\x12\x17\n\x13SESSION_KIND_ATTACH\x10\x02\x12\x1d\n\x19SESSION_KIND_PORT_FORWARD\x10\x03\x32\x98\x03\n\x10StreamingService\x12W\n\x08OpenExec\x12&.triptych.streaming.v1.OpenExecRequest\x1a#.triptych.streaming.v1.OpenResponse\x12[\n\nOpenAttach\x12(.triptych.streaming.v1.OpenAttachRequest\x1a#.triptych.streaming.v1.OpenResponse\x12\x65\n\x0fOpenPortForward\x12-.triptych.streaming.v1.OpenPortForwardRequest\x1a#.triptych.streaming.v1.OpenResponse\x12g\n\x0cListSessions\x12*.triptych.streaming.v1.ListSessionsRequest\x1a+.triptych.streaming.v1.ListSessionsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'triptych.streaming.v1.streaming_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SESSIONKIND']._serialized_start=1179
-  _globals['_SESSIONKIND']._serialized_end=1301
+  _globals['_SESSIONKIND']._serialized_start=1159
+  _globals['_SESSIONKIND']._serialized_end=1281
   _globals['_TARGET']._serialized_start=65
   _globals['_TARGET']._serialized_end=201
   _globals['_STREAMS']._serialized_start=203
@@ -40,17 +40,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OPENEXECREQUEST']._serialized_start=275
   _globals['_OPENEXECREQUEST']._serialized_end=503
   _globals['_OPENATTACHREQUEST']._serialized_start=506
-  _globals['_OPENATTACHREQUEST']._serialized_end=686
-  _globals['_OPENPORTFORWARDREQUEST']._serialized_start=688
-  _globals['_OPENPORTFORWARDREQUEST']._serialized_end=801
-  _globals['_OPENRESPONSE']._serialized_start=803
-  _globals['_OPENRESPONSE']._serialized_end=850
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=852
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=873
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=875
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=947
-  _globals['_SESSION']._serialized_start=950
-  _globals['_SESSION']._serialized_end=1177
-  _globals['_STREAMINGSERVICE']._serialized_start=1304
-  _globals['_STREAMINGSERVICE']._serialized_end=1712
+  _globals['_OPENATTACHREQUEST']._serialized_end=666
+  _globals['_OPENPORTFORWARDREQUEST']._serialized_start=668
+  _globals['_OPENPORTFORWARDREQUEST']._serialized_end=781
+  _globals['_OPENRESPONSE']._serialized_start=783
+  _globals['_OPENRESPONSE']._serialized_end=830
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=832
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=853
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=855
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=927
+  _globals['_SESSION']._serialized_start=930
+  _globals['_SESSION']._serialized_end=1157
+  _globals['_STREAMINGSERVICE']._serialized_start=1284
+  _globals['_STREAMINGSERVICE']._serialized_end=1692
 # @@protoc_insertion_point(module_scope)

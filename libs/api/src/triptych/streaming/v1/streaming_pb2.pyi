@@ -122,8 +122,8 @@ class OpenExecRequest(_message.Message):
     process: _builtins.bytes
     """The OCI "process" document (JSON, runtime-spec config.md#process), terminal already set."""
     container_pid: _builtins.int
-    """A file whose existence of a locked pid proves that the container still runs: its init pid and that
-    process's start time in clock ticks (field 22 of /proc/PID/stat), 0 for none.
+    """The container's init process and when it started, in clock ticks (field 22 of /proc/PID/stat): the
+    process is started only while that one lives. 0 does not check.
     """
     container_start_ticks: _builtins.int
     @_builtins.property
@@ -133,7 +133,8 @@ class OpenExecRequest(_message.Message):
     @_builtins.property
     def runtime_command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The OCI runtime and its global arguments, e.g. ["/usr/bin/crun", "--root", "/run/triptych/crun"];
-        the daemon appends: exec --process FILE [--tty --console-socket SOCK] --pid-file FILE ID.
+        the daemon appends: exec --detach --process FILE --pid-file FILE [--tty --console-socket SOCK] ID.
+        It is started before the client has connected; what it reads from --process, a pipe, comes after that.
         """
 
     @_builtins.property
@@ -167,12 +168,9 @@ class OpenAttachRequest(_message.Message):
     STREAMS_FIELD_NUMBER: _builtins.int
     ATTACH_SOCKET_FIELD_NUMBER: _builtins.int
     CONTROL_FIFO_FIELD_NUMBER: _builtins.int
-    STDIN_ONCE_FIELD_NUMBER: _builtins.int
     attach_socket: _builtins.str
     """conmon's attach socket (SOCK_SEQPACKET) and its control fifo (resize: "1 HEIGHT WIDTH\\n")."""
     control_fifo: _builtins.str
-    stdin_once: _builtins.bool
-    """The container's stdin closes when the first attached client's does."""
     @_builtins.property
     def target(self) -> Global___Target: ...
     @_builtins.property
@@ -184,11 +182,10 @@ class OpenAttachRequest(_message.Message):
         streams: Global___Streams | None = ...,
         attach_socket: _builtins.str = ...,
         control_fifo: _builtins.str = ...,
-        stdin_once: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["streams", b"streams", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attach_socket", b"attach_socket", "control_fifo", b"control_fifo", "stdin_once", b"stdin_once", "streams", b"streams", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attach_socket", b"attach_socket", "control_fifo", b"control_fifo", "streams", b"streams", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
