@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import grpc
 import pytest
 from runtime.v1 import api_pb2 as cri
 from triptych_dev.kubelet import pod_config
-from triptych_dev.stack import Stack
 from triptych_dev.testing.driver import DEADLINE, Driver, Pod, refused, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -18,17 +16,6 @@ MEMORY = 64 << 20
 #: Uses the CPU, memory and the writable layer, then waits.
 WORK = "i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done; head -c 3000000 /dev/zero >/f; touch /ready"
 BUSY = ("sh", "-c", f"{WORK}; exec sleep 1000")
-
-
-@pytest.fixture(params=["crun", "runc"])
-def driver(live_stack: Stack, live_image: str, request: pytest.FixtureRequest) -> Iterator[Driver]:
-    with live_stack.images() as images:
-        pull = cri.PullImageRequest(image=cri.ImageSpec(image=live_image))
-        images.PullImage(pull, timeout=DEADLINE)
-    with live_stack.runtime() as stub:
-        made = Driver(stub, live_image, request.param)
-        yield made
-        made.clear()
 
 
 def busy(driver: Driver, name: str) -> tuple[Pod, str]:
