@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
 
 import grpc
 from triptych.streaming.v1 import streaming_pb2, streaming_pb2_grpc
+from triptych_errors import Cancelled
 
 from triptych_runtime.clients.calls import call
+from triptych_runtime.errors import ServiceDown
 
 _DAEMON = "triptych-streaming"
+_PAUSE = 0.02
 
 
 class StreamingClient:
@@ -25,20 +31,32 @@ class StreamingClient:
 
     async def open_exec(self, request: streaming_pb2.OpenExecRequest, deadline: float) -> str:
         """The URL of a new exec session."""
-        work = self._stub.OpenExec(request, timeout=deadline, wait_for_ready=True)
-        return (await self._call(work, "open exec session")).url
+        return await self._open(self._stub.OpenExec, request, deadline, "open exec session")
 
     async def open_attach(self, request: streaming_pb2.OpenAttachRequest, deadline: float) -> str:
         """The URL of a new attach session."""
-        work = self._stub.OpenAttach(request, timeout=deadline, wait_for_ready=True)
-        return (await self._call(work, "open attach session")).url
+        return await self._open(self._stub.OpenAttach, request, deadline, "open attach session")
 
     async def open_port_forward(self, request: streaming_pb2.OpenPortForwardRequest, deadline: float) -> str:
         """The URL of a new port-forward session."""
-        work = self._stub.OpenPortForward(request, timeout=deadline, wait_for_ready=True)
-        return (await self._call(work, "open port-forward session")).url
+        return await self._open(self._stub.OpenPortForward, request, deadline, "open port-forward session")
 
-    async def _call(
-        self, work: Awaitable[streaming_pb2.OpenResponse], step: str
-    ) -> streaming_pb2.OpenResponse:
-        return await call(work, daemon=_DAEMON, socket=self.socket, step=step, unreachable_at_deadline=True)
+    async def _open(self, method: Callable[..., Any], request: object, deadline: float, step: str) -> str:
+        """Ask again when the daemon ends under the call: it drops what it has not begun, the next answers.
+
+        What was opened twice costs nothing: a URL that nobody comes for expires.
+        """
+        end = time.monotonic() + deadline
+        while True:
+            left = max(end - time.monotonic(), 0.001)
+            work = method(request, timeout=left, wait_for_ready=True)
+            try:
+                answer: streaming_pb2.OpenResponse = await call(
+                    work, daemon=_DAEMON, socket=self.socket, step=step, unreachable_at_deadline=True
+                )
+            except (Cancelled, ServiceDown):
+                if time.monotonic() + _PAUSE >= end:
+                    raise
+            else:
+                return answer.url
+            await asyncio.sleep(_PAUSE)
