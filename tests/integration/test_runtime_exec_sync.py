@@ -10,6 +10,7 @@ import grpc
 import pytest
 from runtime.v1 import api_pb2 as cri
 from triptych_dev.kubelet import pod_config
+from triptych_dev.patience import PATIENCE
 from triptych_dev.stack import Stack
 from triptych_dev.testing.driver import DEADLINE, Driver, refused, wait_until
 
@@ -116,7 +117,7 @@ def test_a_command_that_ends_at_once_and_leaves_a_child(driver: Driver, containe
 
 def test_a_container_that_ends_meanwhile(driver: Driver) -> None:
     pod = driver.run(pod_config("short"))
-    container = driver.launch(pod, driver.config("short", ("sleep", "1")))
+    container = driver.launch(pod, driver.config("short", ("sleep", f"{PATIENCE:g}")))
     started = time.monotonic()
     try:
         assert run(driver, container, "sleep 7777").exit_code == 137

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -269,95 +268,6 @@ def test_an_environment_of_bytes(driver: Driver, tmp_path: Path) -> None:
     assert driver.output(container, "sh", "-c", 'printf %s "$BYTES" | od -An -tx1').split() == ["ff", "fe"]
 
 
-def test_limits_and_their_change(driver: Driver) -> None:
-    pod = driver.run("limits")
-    config = driver.config("app")
-    limits = config.linux.resources
-    limits.cpu_shares, limits.cpu_quota, limits.cpu_period = 512, 50_000, 100_000
-    limits.memory_limit_in_bytes = limits.memory_swap_limit_in_bytes = 64 << 20
-    limits.oom_score_adj = 900
-    container = driver.launch(pod, config)
-    assert driver.output(container, "cat", "/proc/1/oom_score_adj") == "900\n"
-    group = driver.container_info(container)["cgroupsPath"]
-    memory = Path("/sys/fs/cgroup/memory", group.lstrip("/"), "memory.limit_in_bytes")
-    unified = Path("/sys/fs/cgroup", group.lstrip("/"), "memory.max")
-    known = memory if memory.exists() else unified
-    assert int(known.read_text()) == 64 << 20
-    bigger = cri.LinuxContainerResources(memory_limit_in_bytes=96 << 20, memory_swap_limit_in_bytes=96 << 20)
-    driver.stub.UpdateContainerResources(
-        cri.UpdateContainerResourcesRequest(container_id=container, linux=bigger), timeout=DEADLINE
-    )
-    assert int(known.read_text()) == 96 << 20
-    reported = driver.status(container).resources.linux
-    assert (reported.memory_limit_in_bytes, reported.cpu_quota) == (96 << 20, 50_000)
-    if known is memory:
-        wrong = cri.LinuxContainerResources(unified={"memory.high": "1"})
-        with refused(grpc.StatusCode.FAILED_PRECONDITION) as refusal:
-            driver.stub.UpdateContainerResources(
-                cri.UpdateContainerResourcesRequest(container_id=container, linux=wrong), timeout=DEADLINE
-            )
-        assert "unified" in refusal.text
-
-
-def test_a_limit_changed_before_the_start(driver: Driver) -> None:
-    pod = driver.run("early")
-    config = driver.config("app", memory_bytes=32 << 20)
-    config.linux.resources.memory_swap_limit_in_bytes = 32 << 20
-    container = driver.create(pod, config)
-    limits = cri.LinuxContainerResources(memory_limit_in_bytes=48 << 20)
-    driver.stub.UpdateContainerResources(
-        cri.UpdateContainerResourcesRequest(container_id=container, linux=limits), timeout=DEADLINE
-    )
-    driver.start(container)
-    group = driver.container_info(container)["cgroupsPath"].lstrip("/")
-    files = [
-        Path("/sys/fs/cgroup/memory", group, "memory.limit_in_bytes"),
-        Path("/sys/fs/cgroup", group, "memory.max"),
-    ]
-    assert [int(file.read_text()) for file in files if file.exists()] == [48 << 20]
-    reported = driver.status(container).resources.linux
-    assert (reported.memory_limit_in_bytes, reported.memory_swap_limit_in_bytes) == (48 << 20, 0)
-
-
-def test_a_container_that_runs_out_of_memory(driver: Driver) -> None:
-    pod = driver.run("oom")
-    config = driver.config("app", ("sh", "-c", "a=x; while :; do a=$a$a; done"), memory_bytes=24 << 20)
-    config.linux.resources.memory_swap_limit_in_bytes = 24 << 20
-    status = driver.wait_exited(driver.launch(pod, config), 40)
-    assert (status.reason, status.exit_code) == ("OOMKilled", 137)
-
-
-def test_privileges(driver: Driver) -> None:
-    config = pod_config("privileges")
-    config.linux.security_context.privileged = True
-    pod = driver.run(config)
-    one = driver.config("one")
-    context = one.linux.security_context
-    context.run_as_user.value = 1000
-    context.capabilities.drop_capabilities.append("ALL")
-    context.capabilities.add_capabilities.append("NET_BIND_SERVICE")
-    context.capabilities.add_ambient_capabilities.append("NET_BIND_SERVICE")
-    context.no_new_privs = True
-    context.readonly_rootfs = True
-    container = driver.launch(pod, one)
-    status = driver.output(container, "cat", "/proc/1/status")
-    values = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
-    assert int(values["CapAmb"], 16) == int(values["CapEff"], 16) == 1 << 10
-    assert values["NoNewPrivs"] == "1"
-    driver.output(container, "touch", "/x", code=1)
-    free = driver.config("free")
-    free.linux.security_context.privileged = True
-    container = driver.launch(pod, free)
-    own = Path("/proc/self/status").read_text()
-    bounding = next(line.split()[1] for line in own.splitlines() if line.startswith("CapBnd"))
-    status = driver.output(container, "grep", "CapEff", "/proc/1/status")
-    assert int(status.split()[1], 16) == int(bounding, 16)
-    normal = driver.run("normal")
-    with refused(grpc.StatusCode.INVALID_ARGUMENT) as refusal:
-        driver.create(normal, free)
-    assert "privileged" in refusal.text
-
-
 def test_the_images_own_settings(driver: Driver) -> None:
     pod = driver.run("settings")
     container = driver.launch(pod, "app")
@@ -367,40 +277,3 @@ def test_the_images_own_settings(driver: Driver) -> None:
     named.stop_signal = cri.SIGNAL_SIGINT
     container = driver.launch(pod, named)
     assert driver.status(container).stop_signal == cri.SIGNAL_SIGINT
-
-
-def test_a_debug_container_joins_its_target(driver: Driver) -> None:
-    pod = driver.run("debugged")
-    target = driver.launch(pod, "target")
-    config = driver.config("debug")
-    options = config.linux.security_context.namespace_options
-    options.pid, options.target_id = cri.TARGET, target
-    container = driver.launch(pod, config)
-    assert driver.output(container, "cat", "/proc/1/cmdline").startswith("sh\0")
-    assert driver.output(container, "readlink", "/proc/1/ns/pid") == driver.output(
-        target, "readlink", "/proc/1/ns/pid"
-    )
-    # Created while the target runs, started when it does not: never into anybody else's namespace.
-    late = driver.config("late")
-    late.linux.security_context.CopyFrom(config.linux.security_context)
-    waiting = driver.create(pod, late)
-    driver.stop(container)
-    driver.stop(target)
-    with pytest.raises(grpc.RpcError):
-        driver.start(waiting)
-    assert driver.status(waiting).reason == "StartError"
-    other = driver.run("other")
-    late.metadata.attempt = 1
-    with refused(grpc.StatusCode.FAILED_PRECONDITION):
-        driver.create(pod, late)
-    foreign = driver.launch(other, "foreign")
-    late.linux.security_context.namespace_options.target_id = foreign
-    with refused(grpc.StatusCode.INVALID_ARGUMENT):
-        driver.create(pod, late)
-
-
-def test_documents_are_private(driver: Driver) -> None:
-    pod = driver.run("private")
-    container = driver.launch(pod, driver.config("app", env={"SECRET": "x"}))
-    document = Path(driver.container_info(container)["bundle"]) / "config.json"
-    assert stat.S_IMODE(document.stat().st_mode) == 0o600

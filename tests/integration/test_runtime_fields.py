@@ -3,37 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import grpc
 import pytest
 from runtime.v1 import api_pb2 as cri
 from triptych_dev.kubelet import pod_config
-from triptych_dev.testing.driver import DEADLINE, Driver, refused, wait_until
+from triptych_dev.testing.driver import DEADLINE, Driver, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
-
-GROUPS = Path("/sys/fs/cgroup")
-UNIFIED = (GROUPS / "cgroup.controllers").exists()
-
-
-def memory_limit(group: str) -> int:
-    """What the kernel says of a cgroup's memory."""
-    v2 = GROUPS / group.lstrip("/") / "memory.max"
-    v1 = GROUPS / "memory" / group.lstrip("/") / "memory.limit_in_bytes"
-    text = (v2 if UNIFIED else v1).read_text().strip()
-    return 1 << 62 if text == "max" else int(text)
-
-
-def memory_group(driver: Driver, container: str, controller: str = "memory") -> str:
-    """The cgroup of a container where memory, or another controller, is counted."""
-    lines = Path(f"/proc/{driver.container_info(container)['pid']}/cgroup").read_text().splitlines()
-    return next(
-        group for _, names, group in (line.split(":", 2) for line in lines) if controller in names or UNIFIED
-    )
 
 
 def test_host_namespaces(driver: Driver) -> None:
@@ -57,114 +35,34 @@ def test_host_namespaces(driver: Driver) -> None:
     assert driver.status(container).state == cri.CONTAINER_EXITED
 
 
-@pytest.fixture
-def parent(driver: Driver) -> Iterator[str]:
-    """A cgroup parent in the form of the node's driver."""
-    name = f"triptychfields{os.getpid()}"
-    answer = driver.stub.RuntimeConfig(cri.RuntimeConfigRequest(), timeout=DEADLINE)
-    systemd = answer.linux.cgroup_driver == cri.SYSTEMD
-    yield f"{name}.slice" if systemd else f"/{name}/pod"
-    driver.clear()
-    if systemd:
-        subprocess.run(["systemctl", "stop", f"{name}.slice"], check=False, capture_output=True, timeout=30)
-    for hierarchy in (GROUPS, *GROUPS.iterdir()):
-        for directory in (hierarchy / name / "pod", hierarchy / name):
-            if directory.is_dir():
-                directory.rmdir()
-
-
-def test_a_cgroup_parent_is_the_clients(driver: Driver, parent: str) -> None:
-    config = pod_config("parented", cgroup_parent=parent)
-    config.linux.resources.memory_limit_in_bytes = 64 << 20  # the kubelet sets it, and nobody else
-    pod = driver.run(config)
-    container = driver.launch(pod, "app")
-    assert driver.container_info(container)["cgroupsPath"].startswith(parent)
-    group = memory_group(driver, container)
-    assert f"/{parent.strip('/')}/" in group
-    assert memory_limit(os.path.dirname(group)) > 1 << 50
-    wrong = pod_config("wrong", cgroup_parent="/a/b" if parent.endswith(".slice") else "a.slice")
-    with refused(grpc.StatusCode.INVALID_ARGUMENT) as refusal:
-        driver.run(wrong)
-    assert "cgroup_parent" in refusal.text
-
-
-def test_limits_of_a_pod_whose_cgroup_is_ours(driver: Driver) -> None:
-    config = pod_config("limited")
-    config.linux.resources.memory_limit_in_bytes = 64 << 20
-    config.linux.overhead.memory_limit_in_bytes = 16 << 20
-    pod = driver.run(config)
-    container = driver.launch(pod, "app")
-    group = os.path.dirname(memory_group(driver, container))
-    assert memory_limit(group) == 80 << 20
-    request = cri.UpdatePodSandboxResourcesRequest(pod_sandbox_id=pod.id)
-    request.resources.memory_limit_in_bytes = 128 << 20
-    driver.stub.UpdatePodSandboxResources(request, timeout=DEADLINE)
-    assert memory_limit(group) == 144 << 20
-    request.overhead.memory_limit_in_bytes = 32 << 20
-    driver.stub.UpdatePodSandboxResources(request, timeout=DEADLINE)
-    assert memory_limit(group) == 160 << 20
-    request.resources.cpu_period = 5
-    with refused(grpc.StatusCode.INVALID_ARGUMENT) as refusal:
-        driver.stub.UpdatePodSandboxResources(request, timeout=DEADLINE)
-    assert "cpu_period" in refusal.text
-
-
-def test_cpus_memory_nodes_and_huge_pages(driver: Driver) -> None:
-    pod = driver.run("sets")
-    config = driver.config("app")
-    limits = config.linux.resources
-    limits.cpuset_cpus = limits.cpuset_mems = "0"
+def test_a_debug_container_joins_its_target(driver: Driver) -> None:
+    pod = driver.run("debugged")
+    target = driver.launch(pod, "target")
+    config = driver.config("debug")
+    options = config.linux.security_context.namespace_options
+    options.pid, options.target_id = cri.TARGET, target
     container = driver.launch(pod, config)
-    status = driver.output(container, "grep", "_allowed_list", "/proc/1/status").split()
-    assert status == ["Cpus_allowed_list:", "0", "Mems_allowed_list:", "0"]
-    reported = driver.status(container).resources.linux
-    assert (reported.cpuset_cpus, reported.cpuset_mems) == ("0", "0")
-    huge = driver.config("huge")
-    huge.linux.resources.hugepage_limits.add(page_size="2MB", limit=4 << 20)
-    try:
-        container = driver.launch(pod, huge)
-    except grpc.RpcError as error:
-        assert error.code() is grpc.StatusCode.FAILED_PRECONDITION, error
-        assert "hugepage_limits" in str(error)
-        return
-    path = memory_group(driver, container, "hugetlb").lstrip("/")
-    names = (GROUPS / "hugetlb" / path / "hugetlb.2MB.limit_in_bytes", GROUPS / path / "hugetlb.2MB.max")
-    assert [int(name.read_text()) for name in names if name.exists()] == [4 << 20]
-    limit = driver.status(container).resources.linux.hugepage_limits[0]
-    assert (limit.page_size, limit.limit) == ("2MB", 4 << 20)
-
-
-def test_profiles_old_and_new(driver: Driver, tmp_path: Path) -> None:
-    pod = driver.run("profiles")
-    profile = tmp_path / "profile.json"
-    rules = '[{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]'
-    profile.write_text(f'{{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": {rules}}}')
-    for old, mode in (("unconfined", "0"), ("runtime/default", "2"), (f"localhost/{profile}", "2")):
-        config = driver.config(f"old-{mode}-{len(old)}")
-        config.linux.security_context.seccomp_profile_path = old
-        container = driver.launch(pod, config)
-        assert driver.output(container, "grep", "Seccomp:", "/proc/1/status").split()[1] == mode, old
-    driver.output(container, "mkdir", "/x", code=1)
-    deprecated, typed = driver.config("armoured"), driver.config("armoured")
-    deprecated.linux.security_context.apparmor_profile = "localhost/no-such-profile"
-    typed.linux.security_context.apparmor.profile_type = cri.SecurityProfile.Localhost
-    typed.linux.security_context.apparmor.localhost_ref = "no-such-profile"
-    for config in (deprecated, typed):
-        with pytest.raises(grpc.RpcError) as error:
-            driver.create(pod, config)
-        assert error.value.code() in (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.NOT_FOUND)
-        assert "apparmor" in str(error.value).lower()
-    config = driver.config("labelled")
-    config.linux.security_context.selinux_options.level = "not a level"
-    with refused(grpc.StatusCode.INVALID_ARGUMENT) as refusal:
-        driver.create(pod, config)
-    assert "level" in refusal.text
-    for field in ("seccomp", "apparmor"):
-        bad = pod_config("bad")
-        getattr(bad.linux.security_context, field).profile_type = cri.SecurityProfile.Localhost
-        with pytest.raises(grpc.RpcError) as error:
-            driver.run(bad)
-        assert field in str(error.value).lower()
+    assert driver.output(container, "cat", "/proc/1/cmdline").startswith("sh\0")
+    assert driver.output(container, "readlink", "/proc/1/ns/pid") == driver.output(
+        target, "readlink", "/proc/1/ns/pid"
+    )
+    # Created while the target runs, started when it does not: never into anybody else's namespace.
+    late = driver.config("late")
+    late.linux.security_context.CopyFrom(config.linux.security_context)
+    waiting = driver.create(pod, late)
+    driver.stop(container)
+    driver.stop(target)
+    with pytest.raises(grpc.RpcError):
+        driver.start(waiting)
+    assert driver.status(waiting).reason == "StartError"
+    other = driver.run("other")
+    late.metadata.attempt = 1
+    with refused(grpc.StatusCode.FAILED_PRECONDITION):
+        driver.create(pod, late)
+    foreign = driver.launch(other, "foreign")
+    late.linux.security_context.namespace_options.target_id = foreign
+    with refused(grpc.StatusCode.INVALID_ARGUMENT):
+        driver.create(pod, late)
 
 
 def test_devices_and_their_permissions(driver: Driver) -> None:
