@@ -46,7 +46,11 @@ def test_install_upgrade_uninstall(root: Path) -> None:
     site = prefix / "lib" / interpreter.name / "site-packages"
     assert list(site.glob("triptych_service/__pycache__/*.pyc")), "bytecode is compiled ahead"
     assert not (site / "triptych_dev").exists(), "a node has no developer tools"
+    assert (prefix / "bin/triptych").read_text().startswith("#!/opt/triptych/bin/python3 -I\n")
     for name in ("image", "runtime", "streaming"):
+        launcher = (prefix / f"bin/triptych-{name}").read_text()
+        assert launcher.startswith("#!/opt/triptych/bin/python3 -IOO\n")
+        assert list(site.glob(f"triptych_{name}/__pycache__/*.opt-2.pyc")), "as the launcher runs it"
         unit = root / f"etc/systemd/system/triptych-{name}.service"
         assert f"ExecStart=/opt/triptych/bin/triptych-{name}\n" in unit.read_text()
         wanted = root / f"etc/systemd/system/multi-user.target.wants/triptych-{name}.service"

@@ -31,7 +31,7 @@ from triptych_dev.bench_networks import NetworkKind, conflist
 from triptych_dev.bench_report import console, finish, host
 from triptych_dev.errors import DevError
 from triptych_dev.ociimages import Layer, Pusher, build, busybox_image
-from triptych_dev.stack import Registry, Stack, StackError
+from triptych_dev.stack import Registry, Stack, StackError, as_installed
 
 OURS = "triptych"
 _NAME = "triptych-bench"
@@ -157,7 +157,7 @@ def _containerds(run: Run) -> dict[str, str]:
 
 def _start_triptych(run: Run, cleanup: contextlib.ExitStack, image: str) -> Peer:
     runtime = {"cgroup_driver": "cgroupfs"}
-    stack = Stack(run.root / "stack", _NAME, "10.100.0.0/16", {"runtime": runtime})
+    stack = Stack(run.root / "stack", _NAME, "10.100.0.0/16", {"runtime": runtime}, programs=as_installed())
     cleanup.callback(stack.clean)
     stack.write_configuration()
     network = conflist(run.plan.network, _NAME, stack.bridge, stack.subnet, stack.root / "ipam")

@@ -27,7 +27,26 @@ from triptych_dev.stack_settings import merge, toml
 
 DAEMONS = ("image", "runtime", "streaming")
 
-__all__ = ["DAEMONS", "Process", "Registry", "Stack", "StackError", "free_port", "pss", "spawn", "wait_for"]
+__all__ = [
+    "DAEMONS",
+    "Process",
+    "Registry",
+    "Stack",
+    "StackError",
+    "as_installed",
+    "free_port",
+    "pss",
+    "spawn",
+    "wait_for",
+]
+
+
+def as_installed() -> dict[str, list[str]]:
+    """The command lines of this environment's daemons with the options that an installed node gives them.
+
+    The first start compiles every module, so it is for what measures.
+    """
+    return {daemon: [sys.executable, "-OO", "-m", f"triptych_{daemon}"] for daemon in DAEMONS}
 
 
 class Registry:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from triptych_dev.node.errors import NotPossible
-from triptych_dev.node.places import COMMANDS, DISTRIBUTIONS, inside
+from triptych_dev.node.places import COMMANDS, DAEMONS, DISTRIBUTIONS, inside
 from triptych_dev.node.shell import CHECKOUT_ROOT, run, uv
 
 _OLDEST = (3, 11)
 _LAUNCHER = """\
-#!{prefix}/bin/python3 -I
+#!{prefix}/bin/python3 {options}
 import sys
 
 from {module} import main
@@ -132,8 +132,16 @@ def _interpreter_links(fresh: Path, interpreter: Interpreter) -> None:
 def _launchers(fresh: Path, prefix: Path) -> None:
     for command, module in COMMANDS.items():
         script = fresh / "bin" / command
-        script.write_text(_LAUNCHER.format(prefix=prefix, module=module))
+        script.write_text(_LAUNCHER.format(prefix=prefix, module=module, options=_options(command)))
         script.chmod(0o755)
+
+
+def _options(command: str) -> str:
+    """How Python runs a command: daemons without docstrings, which are a megabyte of each one's memory.
+
+    The docstrings of the command line are its help.
+    """
+    return "-IOO" if command.removeprefix("triptych-") in DAEMONS else "-I"
 
 
 def _compile(site: Path, prefix: Path, interpreter: Interpreter) -> None:
@@ -146,6 +154,7 @@ def _compile(site: Path, prefix: Path, interpreter: Interpreter) -> None:
         return
     shown = prefix / "lib" / interpreter.name / "site-packages"
     compile_all = [program, "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash"]
+    compile_all += ["-o", "0", "-o", "2"]  # as the launchers run it
     run([*compile_all, "-s", site, "-p", shown, site], step="compile", check=False)
 
 
