@@ -9,7 +9,7 @@ import grpc
 import pytest
 from runtime.v1 import api_pb2 as cri
 from triptych_dev.kubelet import pod_config
-from triptych_dev.testing.driver import DEADLINE, Driver, wait_until
+from triptych_dev.testing.driver import DEADLINE, Driver, refused, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
