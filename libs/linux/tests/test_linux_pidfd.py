@@ -25,3 +25,20 @@ async def test_an_exit_code_outlives_its_reaping(command: str, code: int) -> Non
         assert pidfd.exit_code(fd) == (code if release >= (6, 15) else None)
     finally:
         os.close(fd)
+
+
+def test_a_reaped_leader_is_gone_although_its_session_lives() -> None:
+    """Its number is still that of a session then, which kernels tell by EINVAL or ESRCH."""
+    script = "sleep 1000 & echo $!; exec >&-"
+    leader = subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE, start_new_session=True)
+    assert leader.stdout is not None
+    with leader.stdout:
+        member = int(leader.stdout.readline())
+    try:
+        assert leader.wait(60) == 0
+        assert os.getsid(member) == leader.pid
+        with pytest.raises(ProcessLookupError):
+            pidfd.open_process(leader.pid)
+        os.close(pidfd.open_process(member))
+    finally:
+        os.kill(member, 9)

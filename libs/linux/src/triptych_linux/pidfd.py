@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 import signal
@@ -43,7 +44,7 @@ class ProcessIdentity:
 
         :raises ProcessLookupError: when it is gone, or its PID belongs to another process now.
         """
-        fd = os.pidfd_open(self.pid)
+        fd = open_process(self.pid)
         if not self.alive():
             os.close(fd)
             raise ProcessLookupError(f"process {self.pid} is gone")
@@ -66,6 +67,20 @@ def start_ticks(pid: int) -> int:
     :raises ProcessLookupError: when there is no such process.
     """
     return int(_stat(pid)[19])
+
+
+def open_process(pid: int) -> int:
+    """A pidfd of whoever has the PID now.
+
+    :raises ProcessLookupError: when nobody has.
+    """
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        # It was reaped, and its number goes on as that of a session or process group. ESRCH in newer kernels.
+        if error.errno == errno.EINVAL:
+            raise ProcessLookupError(errno.ESRCH, f"process {pid} is gone") from None
+        raise
 
 
 def send_signal(pidfd: int, number: int) -> bool:

@@ -146,7 +146,7 @@ class ExitWatch:
         if not monitor:
             return True
         try:
-            fd = os.pidfd_open(monitor)
+            fd = pidfd.open_process(monitor)
         except ProcessLookupError:
             return False
         self._monitor_fds[container_id] = fd

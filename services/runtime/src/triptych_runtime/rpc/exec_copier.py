@@ -62,7 +62,7 @@ async def _command(pid_file: Path, exits: Exits) -> int | None:
         await asyncio.sleep(pause)
         pause = min(pause * 2, most)
     try:
-        fd = os.pidfd_open(pid)
+        fd = pidfd.open_process(pid)
     except ProcessLookupError:  # it is reaped already
         return exits.code(pid)
     try:
