@@ -142,7 +142,7 @@ def test_an_exec_in_state_d(driver: Driver, base: Path, recover: Callable[[], No
     pod = driver.run("stuck", handler="stuck")
     container = driver.launch(pod, "app")
     (base / "hang-exec").touch()
-    request = cri.ExecSyncRequest(container_id=container, cmd=["true"], timeout=1)
+    request = cri.ExecSyncRequest(container_id=container, cmd=["true"], timeout=int(2 * PATIENCE))
     with refused(grpc.StatusCode.DEADLINE_EXCEEDED):
         driver.stub.ExecSync(request, timeout=DEADLINE)
     assert states(base) == ["D"]
