@@ -77,7 +77,7 @@ def open_process(pid: int) -> int:
     try:
         return os.pidfd_open(pid)
     except OSError as error:
-        # It was reaped, and its number goes on as that of a session or process group. ESRCH in newer kernels.
+        # It was reaped, and its number goes on as that of a session or group. ESRCH in newer kernels.
         if error.errno == errno.EINVAL:
             raise ProcessLookupError(errno.ESRCH, f"process {pid} is gone") from None
         raise
