@@ -28,3 +28,22 @@ def test_what_goes_meanwhile_is_no_error(tmp_path: Path, monkeypatch: pytest.Mon
     assert taken
     assert not bundle.exists()
     remove_bundle(bundle, tmp_path / "volumes")
+
+
+def test_what_comes_meanwhile_goes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the monitor's last word on the exit code does."""
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    (bundle / "config.json").touch()
+    unlink, left = os.unlink, []
+
+    def followed(path: str, *, dir_fd: int | None = None) -> None:
+        unlink(path, dir_fd=dir_fd)
+        if not left:
+            left.append(bundle / "exit")
+            left[0].touch()
+
+    monkeypatch.setattr(os, "unlink", followed)
+    remove_bundle(bundle, tmp_path / "volumes")
+    assert left
+    assert not bundle.exists()

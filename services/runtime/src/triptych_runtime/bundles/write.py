@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
+import time
 from pathlib import Path
 
 from triptych_linux import mounts
@@ -16,7 +18,9 @@ from triptych_runtime.spec.volumes import populate
 
 #: In the bundle: the pinned PID namespace of the container that this one joins (PID mode TARGET).
 TARGET_PIN = "target-pid"
-_ATTEMPTS = 20
+_ATTEMPTS = 50
+_PAUSE = 0.002
+_MEANWHILE = (errno.ENOENT, errno.ENOTEMPTY)
 
 
 def write_bundle(bundle: Path, rootfs: Path, spec: ContainerSpec) -> None:
@@ -99,18 +103,20 @@ def remove_bundle(bundle: Path, volumes: Path) -> None:
 def _remove_tree(path: Path) -> None:
     """Remove a directory tree; a mount below it is an error, never followed.
 
-    A monitor that ends just then takes its socket with it: what is gone already is no error.
+    A monitor that ends just then writes its last file and takes its socket with it: that is no error.
     """
-    for _ in range(_ATTEMPTS):
+    for attempt in range(_ATTEMPTS):
         try:
             device = path.lstat().st_dev
             for directory, _, _ in os.walk(path):
                 if os.lstat(directory).st_dev != device:
                     raise OSError(f"{directory} is still mounted")
             shutil.rmtree(path)
-        except FileNotFoundError:
+        except OSError as error:
+            if error.errno not in _MEANWHILE or attempt == _ATTEMPTS - 1:
+                raise
             if not path.exists():
                 return
+            time.sleep(_PAUSE)
         else:
             return
-    raise OSError(f"{path}: something is removed from it all the time")
