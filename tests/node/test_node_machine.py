@@ -31,7 +31,8 @@ pytestmark = [
 CACHE = CHECKOUT_ROOT / ".dev/node"
 PATIENCE = 10
 DEADLINE = 3 * 3600.0
-PYTEST = ".venv/bin/python -m pytest -p no:cacheprovider --color=no"
+# Debian 12's Python 3.11.2 may fail to parse the sources that a longer traceback shows (gh-106905).
+PYTEST = ".venv/bin/python -m pytest -p no:cacheprovider --color=no --tb=native"
 
 # What a node's kernel and init system decide. Pulls, archives, policies, documents and measurements are the
 # same everywhere, and take hours on an emulated processor.
