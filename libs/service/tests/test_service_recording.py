@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace import SpanLimits
-from triptych_service import TelemetrySettings, tracing
+from triptych_service import TelemetrySettings, telemetry, tracing
 from triptych_service._export import Batches, encode
 from triptych_service._recording import Kind, RecordedSpan, Recorder, Sampling
 from triptych_service.telemetry import sampling
@@ -134,7 +136,7 @@ def test_spans_are_sent_together_and_in_order(monkeypatch: pytest.MonkeyPatch) -
     assert full.wait(60), "a full batch does not wait for its time"
     for found in spans[3:]:
         batches.take(found)
-    batches.shutdown()
+    batches.shutdown(60)
     assert sent == [["0", "1", "2"], ["3", "4"]]
 
 
@@ -157,6 +159,17 @@ def test_a_collector_that_is_stuck_or_fails_costs_spans_and_no_memory(
     for found in spans[2:]:
         batches.take(found)
     stuck.set()
-    batches.shutdown()
+    batches.shutdown(60)
     said = {record.message: vars(record)["spans"] for record in caplog.records}
     assert said == {"spans are lost": 2, "the collector is too slow; spans are lost": 2}
+
+
+def test_a_dead_collector_holds_up_no_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telemetry, "LAST_SECONDS", 0.1)
+    stuck, given_up = threading.Event(), threading.Event()
+    batches = Batches(lambda batch: stuck.wait(60))
+    batches.take(_spans(1)[0])
+    exporter: Any = SimpleNamespace(shutdown=given_up.set)
+    telemetry.Traces(batches, exporter).shutdown()
+    assert given_up.is_set() and not stuck.is_set()
+    stuck.set()

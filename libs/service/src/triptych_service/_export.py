@@ -138,8 +138,8 @@ class Batches:
         if len(waiting) == self._size:
             self._wake.set()
 
-    def shutdown(self, seconds: float = 30.0) -> None:
-        """Send what waits; blocks until that is done, or for `seconds`."""
+    def shutdown(self, seconds: float) -> None:
+        """Send what waits; blocks until that is done, or for `seconds`, after which the rest is lost."""
         self._closing = True
         self._wake.set()
         self._thread.join(seconds)

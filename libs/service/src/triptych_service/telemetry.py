@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 
 Environment = Mapping[str, str]
 
+LAST_SECONDS = 3.0
+"""How long a daemon that stops waits for each collector; one that is down must not hold up a restart."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -77,7 +80,7 @@ class Traces:
 
     def shutdown(self) -> None:
         """Send what is held back and close the connection; blocks meanwhile."""
-        self.batches.shutdown()
+        self.batches.shutdown(LAST_SECONDS)
         self.exporter.shutdown()
 
 
@@ -105,9 +108,10 @@ class Telemetry:
     def shutdown(self) -> None:
         """Flush and stop; blocks for as long as the exporters need, so call it in a thread."""
         tracing.install(None)
-        for provider in (self._traces, self._metrics):
-            if provider is not None:
-                provider.shutdown()
+        if self._traces is not None:
+            self._traces.shutdown()
+        if self._metrics is not None:
+            self._metrics.shutdown(timeout_millis=LAST_SECONDS * 1000)
         self._traces = self._metrics = None
 
 

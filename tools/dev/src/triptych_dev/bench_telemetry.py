@@ -150,8 +150,11 @@ def main(pods: int) -> None:
                 subject.stack.clean()
             registry.stop()
     _print(results)
-    off = results["off"]["start_ms"]["p50"]
-    ratios = {name: round(1 + result["added_ms"] / off, 3) for name, result in results.items()}
+    off = results["off"]
+    ratios = {}
+    for name, result in results.items():
+        ratios[f"{name}: start"] = round(1 + result["added_ms"] / off["start_ms"]["p50"], 3)
+        ratios[f"{name}: CPU"] = round(result["cpu_ms_per_pod"] / off["cpu_ms_per_pod"], 3)
     bench_report.finish("telemetry", machine, results, ratios)
 
 
