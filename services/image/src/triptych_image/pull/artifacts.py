@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from triptych_linux.process import shielded
 from triptych_oci import Descriptor, Digest
 
 from triptych_image.errors import ImageMalformed, LayerMismatch
@@ -17,10 +16,8 @@ from triptych_image.pull.progress import LayerProgress, Stage
 from triptych_image.pull.source import BlobSource
 from triptych_image.settings import Settings
 from triptych_image.store import LayerRecord, Store, disk_error, layer_key
-from triptych_image.store._recovery import discard
 
 TITLE = "org.opencontainers.image.title"
-_CLEANUP_SECONDS = 30.0
 _NAME_MAX = 255
 
 
@@ -85,8 +82,7 @@ class ArtifactFetcher:
         except OSError as error:
             raise disk_error(error, f"write artifact {manifest}") from error
         finally:
-            self._store.free_soon()
-            await shielded(asyncio.to_thread(self._drop, tree, tape), _CLEANUP_SECONDS)
+            await self._store.drop(tree, tape)
 
     async def _fetch_file(
         self, path: Path, item: Descriptor, source: BlobSource, progress: LayerProgress
@@ -122,10 +118,6 @@ class ArtifactFetcher:
             boot=self._store.boot,
             created_at=time.time_ns(),
         )
-
-    def _drop(self, tree: Path, tape: Path) -> None:
-        discard(self._store.paths, tree)
-        discard(self._store.paths, tape)
 
 
 def _prepare(tree: Path, tape: Path, names: Sequence[str]) -> None:

@@ -6,17 +6,11 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
 
-from triptych_linux.process import shielded
 from triptych_oci import Digest
 
 from triptych_image.layers import implied
 from triptych_image.store import Hold, LayerRecord, Store, disk_error, layer_key
-from triptych_image.store._recovery import discard
-
-_CLEANUP_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +74,7 @@ async def _add_repair(
     except OSError as error:
         raise disk_error(error, "make directories of the image") from error
     finally:
-        store.free_soon()
-        await shielded(asyncio.to_thread(_drop, store, tree, tape), _CLEANUP_SECONDS)
+        await store.drop(tree, tape)
     return key
 
 
@@ -97,8 +90,3 @@ def _repair_record(store: Store, key: str, name: str, inodes: int) -> LayerRecor
         boot=store.boot,
         created_at=time.time_ns(),
     )
-
-
-def _drop(store: Store, tree: Path, tape: Path) -> None:
-    discard(store.paths, tree)
-    discard(store.paths, tape)

@@ -7,13 +7,9 @@ import contextlib
 import os
 from collections.abc import AsyncIterator
 
-from triptych_linux.process import shielded
 from triptych_oci import Descriptor
 
 from triptych_image.store import Store, disk_error
-from triptych_image.store._recovery import discard
-
-_CLEANUP_SECONDS = 30.0
 
 
 class Scratch:
@@ -26,7 +22,6 @@ class Scratch:
 
     def __init__(self, store: Store, descriptor: Descriptor, *, spool: bool) -> None:
         """Blocking."""
-        self._store = store
         self.tree = store.paths.scratch()
         self.tape = self.tree.with_suffix(".tape")
         self.partial = store.paths.partial(descriptor.digest)
@@ -53,11 +48,6 @@ class Scratch:
             if fd is not None:
                 os.close(fd)
 
-    def drop(self) -> None:
-        """Discard directory and tape. Blocking."""
-        discard(self._store.paths, self.tree)
-        discard(self._store.paths, self.tape)
-
 
 @contextlib.asynccontextmanager
 async def scratch(store: Store, descriptor: Descriptor, *, spool: bool) -> AsyncIterator[Scratch]:
@@ -75,5 +65,4 @@ async def scratch(store: Store, descriptor: Descriptor, *, spool: bool) -> Async
     finally:
         made.close()
         if not made.taken:
-            store.free_soon()
-            await shielded(asyncio.to_thread(made.drop), _CLEANUP_SECONDS)
+            await store.drop(made.tree, made.tape)

@@ -11,7 +11,10 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
 
+from triptych_linux.process import shielded
 from triptych_oci import Digest
 
 from triptych_image.errors import StoreUnusable
@@ -24,6 +27,8 @@ from triptych_image.store.paths import Paths
 from triptych_image.store.records import Snapshot
 
 log = logging.getLogger(__name__)
+
+_CLEANUP_SECONDS: Final = 30.0
 
 
 class Core:
@@ -144,6 +149,16 @@ class Core:
         return True
 
     # -- freeing
+
+    async def drop(self, *places: Path) -> None:
+        """Discard what was being made, as far as it is there; a cancelled caller does not stop it."""
+
+        def discard() -> None:
+            for place in places:
+                _recovery.discard(self.paths, place)
+
+        await shielded(asyncio.to_thread(discard), _CLEANUP_SECONDS)
+        self.free_soon()
 
     def free_soon(self) -> None:
         """Have what was discarded freed in the background."""

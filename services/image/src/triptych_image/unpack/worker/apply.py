@@ -13,26 +13,16 @@ import stat
 from triptych_image.unpack.worker.archive import Archive
 from triptych_image.unpack.worker.errors import Refused, limit, malformed, refused_by_kernel, show
 from triptych_image.unpack.worker.header import Entry
-from triptych_image.unpack.worker.limits import LISTED_MAX, PATH_MAX, Limits
+from triptych_image.unpack.worker.limits import PATH_MAX, Limits
 from triptych_image.unpack.worker.names import META, OPAQUE, WHITEOUT, clean, in_meta
 from triptych_image.unpack.worker.tape import NoTape, TapeWriter
+from triptych_image.unpack.worker.target import BLOCK, Target
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DEVICES = {b"3": stat.S_IFCHR, b"4": stat.S_IFBLK, b"6": stat.S_IFIFO}
 _SPECIAL = 0o7000
-_BLOCK = 4096
 # What an image may set: trusted.* would fake overlayfs's own marks, security.selinux is the host's business.
 _XATTRS = (b"user.", b"security.capability", b"system.posix_acl_")
-
-
-class Counts:
-    """What the layer holds: disk bytes in blocks, inodes, and archive entries."""
-
-    __slots__ = ("bytes", "inodes")
-
-    def __init__(self) -> None:
-        self.bytes = _BLOCK
-        self.inodes = 1
 
 
 class Applier:
@@ -47,10 +37,10 @@ class Applier:
         self._archive = archive
         self._tape = tape
         self._limits = limits
-        self._times: dict[bytes, int] = {}
-        self.implied: set[bytes] = {b""}
-        self.opaque: set[bytes] = set()
-        self.counts = Counts()
+        self._target = Target(tape)
+        self.implied = self._target.implied
+        self.opaque = self._target.opaque
+        self.counts = self._target.counts
         self.logical = 0
         self.skipped_xattrs = 0
 
@@ -68,7 +58,7 @@ class Applier:
                 if "'" not in str(error):
                     raise Refused(error.kind, f"{show(entry.name)}: {error}") from None
                 raise
-        for path, mtime in self._times.items():
+        for path, mtime in self._target.times.items():
             try:
                 os.utime(path or b".", ns=(mtime, mtime), follow_symlinks=False)
             except OSError as error:
@@ -111,7 +101,7 @@ class Applier:
         try:
             fd = os.open(path, _CREATE, mode)
         except OSError as error:
-            self._make_room(path, error)
+            self._target.make_room(path, error)
             fd = os.open(path, _CREATE, mode)
         try:
             size = entry.size
@@ -137,7 +127,7 @@ class Applier:
         finally:
             os.close(fd)
         self.counts.inodes += 1
-        self.counts.bytes += (size + _BLOCK - 1) & -_BLOCK
+        self.counts.bytes += (size + BLOCK - 1) & -BLOCK
 
     def _sparse(self, entry: Entry, path: bytes, fd: int) -> None:
         # Holes cost nothing to store, but whoever reads the file reads them.
@@ -155,23 +145,23 @@ class Applier:
         if path:
             try:
                 os.mkdir(path, entry.mode)
-                self._count_directory()
+                self._target.count_directory()
             except FileExistsError as error:
                 if not stat.S_ISDIR(os.lstat(path).st_mode):
-                    self._make_room(path, error, directory=True)
+                    self._target.make_room(path, error, directory=True)
                     os.mkdir(path, entry.mode)
-                    self._count_directory()
+                    self._target.count_directory()
             except OSError as error:
-                self._make_room(path, error)
+                self._target.make_room(path, error)
                 os.mkdir(path, entry.mode)
-                self._count_directory()
+                self._target.count_directory()
         target = path or b"."
         os.chown(target, entry.uid, entry.gid, follow_symlinks=False)
         os.chmod(target, entry.mode)
         if entry.xattrs:
             self._set_xattrs(entry, target)
         self.implied.discard(path)
-        self._times[path] = entry.mtime_ns
+        self._target.times[path] = entry.mtime_ns
 
     def _symlink(self, entry: Entry, path: bytes) -> None:
         if not entry.link or len(entry.link) > PATH_MAX:
@@ -179,7 +169,7 @@ class Applier:
         try:
             os.symlink(entry.link, path)
         except OSError as error:
-            self._make_room(path, error)
+            self._target.make_room(path, error)
             os.symlink(entry.link, path)
         self._finish_special(entry, path)
 
@@ -196,7 +186,7 @@ class Applier:
         try:
             os.link(target, path, follow_symlinks=False)
         except OSError as error:
-            self._make_room(path, error)
+            self._target.make_room(path, error)
             os.link(target, path, follow_symlinks=False)
 
     def _device(self, entry: Entry, path: bytes) -> None:
@@ -207,7 +197,7 @@ class Applier:
         try:
             os.mknod(path, entry.mode | kind, device)
         except OSError as error:
-            self._make_room(path, error)
+            self._target.make_room(path, error)
             os.mknod(path, entry.mode | kind, device)
         self._finish_special(entry, path)
         os.chmod(path, entry.mode)
@@ -223,8 +213,8 @@ class Applier:
     def _whiteout(self, path: bytes, base: bytes) -> None:
         parent = path[: -len(base)].rstrip(b"/")
         if base == OPAQUE:
-            self._ensure_directory(parent)
-            self._list(self.opaque, parent)
+            self._target.ensure_directory(parent)
+            self._target.note(self.opaque, parent)
             return
         if base.startswith(META):
             return  # AUFS's own records, no part of the image
@@ -237,94 +227,12 @@ class Applier:
         except FileExistsError:
             # A whiteout hides what is below; what this layer has itself stays, as the OCI spec says.
             if stat.S_ISDIR(os.lstat(path).st_mode):
-                self._list(self.opaque, path)
+                self._target.note(self.opaque, path)
             return
         except OSError as error:
-            self._make_room(path, error)
+            self._target.make_room(path, error)
             os.mknod(path, stat.S_IFCHR, 0)
         self.counts.inodes += 1
-
-    # -- names in the way
-
-    def _make_room(self, path: bytes, error: OSError, *, directory: bool = False) -> None:
-        """Mend what stopped an entry: parents that are missing, or an older entry of the same name."""
-        if isinstance(error, FileExistsError):
-            hidden = self._remove(path)
-            if hidden and directory:
-                self._list(self.opaque, path)
-        elif isinstance(error, FileNotFoundError | NotADirectoryError):
-            self._ensure_directory(path.rpartition(b"/")[0])
-            if os.path.lexists(path):
-                self._make_room(path, FileExistsError(17, "File exists"), directory=directory)
-        else:
-            raise error
-
-    def _ensure_directory(self, path: bytes) -> None:
-        """Make implied directories; a whiteout on the way gives way to an opaque directory."""
-        done = b""
-        for part in path.split(b"/") if path else ():
-            done = done + b"/" + part if done else part
-            try:
-                os.mkdir(done, 0o755)
-            except FileExistsError:
-                found = os.stat(done) if os.path.exists(done) else os.lstat(done)
-                if stat.S_ISDIR(found.st_mode):
-                    continue
-                if not _is_whiteout(found):
-                    raise
-                os.unlink(done)
-                self.counts.inodes -= 1
-                os.mkdir(done, 0o755)
-                self._list(self.opaque, done)
-            self._count_directory()
-            self._list(self.implied, done)
-
-    def _remove(self, path: bytes) -> bool:
-        """Remove an older entry of this layer; tells whether it was a whiteout."""
-        found = os.lstat(path)
-        if not stat.S_ISDIR(found.st_mode):
-            os.unlink(path)
-            if found.st_nlink == 1:
-                self._forget(found)
-            return _is_whiteout(found)
-        stack = [path]
-        while stack:
-            top = stack[-1]
-            with os.scandir(top) as entries:
-                below = [(entry.path, entry.is_dir(follow_symlinks=False)) for entry in entries]
-            for name, is_directory in below:
-                if is_directory:
-                    stack.append(name)
-                else:
-                    info = os.lstat(name)
-                    os.unlink(name)
-                    if info.st_nlink == 1:
-                        self._forget(info)
-            if stack[-1] == top:
-                os.rmdir(top)
-                stack.pop()
-                self.counts.inodes -= 1
-                self.counts.bytes -= _BLOCK
-                self._times.pop(top, None)
-                self.implied.discard(top)
-                self.opaque.discard(top)
-        return False
-
-    def _forget(self, info: os.stat_result) -> None:
-        self.counts.inodes -= 1
-        if stat.S_ISREG(info.st_mode):
-            self.counts.bytes -= (info.st_size + _BLOCK - 1) & -_BLOCK
-            if info.st_size:
-                self._tape.complete = False
-
-    def _count_directory(self) -> None:
-        self.counts.inodes += 1
-        self.counts.bytes += _BLOCK
-
-    def _list(self, where: set[bytes], path: bytes) -> None:
-        where.add(path)
-        if len(where) > LISTED_MAX:
-            raise limit(f"more than {LISTED_MAX} directories are implied or opaque")
 
     def _set_xattrs(self, entry: Entry, target: int | bytes) -> None:
         for name, value in (entry.xattrs or {}).items():
@@ -347,7 +255,3 @@ class Applier:
 def _write(fd: int, data: memoryview) -> None:
     while data:
         data = data[os.write(fd, data) :]
-
-
-def _is_whiteout(found: os.stat_result) -> bool:
-    return stat.S_ISCHR(found.st_mode) and found.st_rdev == 0
