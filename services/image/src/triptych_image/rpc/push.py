@@ -7,12 +7,13 @@ from triptych_oci import Reference
 
 from triptych_image.app import App
 from triptych_image.errors import InvalidRequest
-from triptych_image.offline.push import Pusher
 from triptych_image.registry import Credentials
 
 
 async def push(app: App, request: image_pb2.PushRequest) -> image_pb2.PushResponse:
     """Upload an image to a registry."""
+    from triptych_image.offline.push import Pusher  # idle daemons do without it
+
     image = app.need(request.image)
     destination = Reference.parse(request.destination or request.image)
     if destination.digest is not None:

@@ -7,13 +7,14 @@ from triptych_oci import InvalidDigest, InvalidReference, Reference
 
 from triptych_image.app import App
 from triptych_image.errors import InvalidRequest
-from triptych_image.offline.save import Saver
 from triptych_image.rpc.paths import absolute
 from triptych_image.store import ImageRecord
 
 
 async def save(app: App, request: image_pb2.SaveRequest) -> image_pb2.SaveResponse:
     """Save images into an archive on this node."""
+    from triptych_image.offline.save import Saver  # idle daemons do without it
+
     path = absolute(request.path)
     if not request.images:
         raise InvalidRequest("images: none is named")

@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator
 from triptych.image.v1 import image_pb2
 
 from triptych_image.app import App
-from triptych_image.offline.verify import verify as verify_images
 
 
 async def verify(app: App, request: image_pb2.VerifyRequest) -> AsyncIterator[image_pb2.VerifyResult]:
     """Hash and compare what is stored; one message for each blob and layer of each image."""
+    from triptych_image.offline.verify import verify as verify_images  # idle daemons do without it
+
     images = app.store.snapshot.images
     wanted = [app.need(text) for text in request.images] or [images[key] for key in sorted(images)]
     with app.store.hold() as hold:
