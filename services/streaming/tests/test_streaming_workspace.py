@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 from triptych_streaming.errors import ExecFailed
 from triptych_streaming.protocol.channels import StreamSet
 from triptych_streaming.records import ExecSession, Target
+from triptych_streaming.workers import ociexec
+from triptych_streaming.workers.exec import ExecBackend
 from triptych_streaming.workers.workspace import Workspace, sweep
 
 
@@ -56,6 +59,20 @@ async def test_all_files_are_removed(tmp_path: Path) -> None:
         workspace.terminal()
     workspace.close()
     assert not list(deep.iterdir()) and len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_what_the_system_lacks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*arguments: object) -> None:
+        raise OSError(errno.EMFILE, "too many")
+
+    monkeypatch.setattr(ociexec, "begin", refuse)
+    before = len(os.listdir("/proc/self/fd"))
+    backend = ExecBackend(session(), tmp_path, deadline=1)
+    with pytest.raises(ExecFailed, match="cannot start the OCI runtime: Too many open files"):
+        await backend.prepare()
+    assert not backend.prepared
+    await backend.close()
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_what_a_killed_daemon_left_is_swept(tmp_path: Path) -> None:
