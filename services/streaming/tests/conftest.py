@@ -228,7 +228,9 @@ def make_container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeCon
         subprocess.run([*container.runtime_command, "delete", "--force", container.id], capture_output=True)
         with contextlib.suppress(ProcessLookupError):
             os.kill(container.conmon, signal.SIGKILL)
-    for group in Path("/sys/fs/cgroup").glob(f"**/{GROUP}"):
+    # In the root of each hierarchy. Not looked for further down: others' groups come and go there.
+    root = Path("/sys/fs/cgroup")
+    for group in (root / GROUP, *root.glob(f"*/{GROUP}")):
         with contextlib.suppress(OSError):  # others may still use it
             group.rmdir()
 
