@@ -39,7 +39,7 @@ class Build:
 
     def __post_init__(self) -> None:
         text = (self.folder / "BUILD").read_text()
-        kinds = {*re.findall(r"^(\w+)\(", text, re.MULTILINE)} | {"python_tests", "python_test_utils"}
+        kinds = {*re.findall(r"^(\w+)\(", text, re.MULTILINE), *DEFAULTS, "pex_binary"}
         names: dict[str, Any] = {kind: self._target(kind) for kind in kinds}
         names["__defaults__"] = lambda _: None
         exec(compile(text, str(self.folder / "BUILD"), "exec"), names)

@@ -94,14 +94,28 @@ def test_config_check_asks_the_daemons(node: Any, tmp_path: Path, monkeypatch: p
     assert node.run("config", "show", "image").out == "valid --print-config\n"
 
 
-def test_config_show_as_json(node: Any, tmp_path: Path) -> None:
-    config = tmp_path / "image.toml"
-    config.write_text('pinned = ["a  # b"]\n[log]\nlevels = { "x.y" = "debug" }\n[registry]\n')
-    done = node.run("config", "show", "image", "--config", str(config), "-o", "json")
+def test_config_show_as_json(node: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a daemon prints is TOML with the origin of each key behind it."""
+    program = tmp_path / "triptych-image"
+    program.write_text(
+        "#!/bin/sh\n"
+        "cat <<'END'\n"
+        'pinned = ["a  # b"]  # /etc/triptych/image.toml\n'
+        "\n[log]\n"
+        'level = "info"  # default\n'
+        'levels = {"x.y" = "debug"}  # /etc/one.toml, /etc/two.toml\n'
+        "END\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "elsewhere/python"))
+    done = node.run("config", "show", "image", "-o", "json")
     assert done.status == 0, done.err
-    shown = json.loads(done.out)
-    assert shown["settings"]["pinned"] == ["a  # b"]
-    assert shown["settings"]["log"]["levels"] == {"x.y": "debug"}
-    assert shown["origins"]["pinned"] == shown["origins"]["log.levels"] == str(config)
-    assert shown["origins"]["log.level"] == "default"
-    assert set(shown["settings"]["log"]) == {"level", "format", "levels"}
+    assert json.loads(done.out) == {
+        "settings": {"pinned": ["a  # b"], "log": {"level": "info", "levels": {"x.y": "debug"}}},
+        "origins": {
+            "pinned": "/etc/triptych/image.toml",
+            "log.level": "default",
+            "log.levels": "/etc/one.toml, /etc/two.toml",
+        },
+    }
