@@ -188,7 +188,7 @@ class Registry:
     :ivar requests: "GET /v2/..." of each request, with the range asked for.
     :ivar stop_after: by digest, bytes after which the connection breaks, once each.
     :ivar rate: bytes a second that a blob is served with, 0 for all at once.
-    :ivar stall: seconds without a byte in the middle of a blob.
+    :ivar stall: seconds without a byte in the middle of a blob that is not small.
     """
 
     address: str = ""
@@ -267,7 +267,7 @@ def registry() -> Iterator[Registry]:
                 self.close_connection = True
                 self.connection.close()
                 return
-            if served.stall:
+            if served.stall and len(body) > 100_000:
                 self.wfile.write(body[: len(body) // 2])
                 time.sleep(served.stall)
                 body = body[len(body) // 2 :]
@@ -375,7 +375,7 @@ class RunningDaemon:
 
     def ready(self) -> RunningDaemon:
         """Wait until it serves, or fail with its log."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             assert self.process is not None
             assert self.process.poll() is None, self.log()
@@ -401,7 +401,7 @@ class RunningDaemon:
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-            self.process.wait(20)
+            self.process.wait(60)
         self.channel.close()
 
     def log(self) -> str:

