@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from triptych_linux import initfilter
 
 pytestmark = pytest.mark.skipif(
     os.uname().machine not in ("x86_64", "aarch64"), reason="no numbers for this machine"
@@ -26,6 +27,14 @@ def refused(work):
 """
 
 
+def test_the_lists_are_of_numbers_in_order() -> None:
+    for machine in initfilter._MACHINES.values():
+        numbers = initfilter._numbers(machine.allowed)
+        assert numbers == sorted(set(numbers))
+        assert numbers[-1] < 512
+        assert machine.clone not in numbers
+
+
 def run(script: str) -> list[str]:
     """What a confined Python prints."""
     argv = [sys.executable, "-c", _PREPARE + script]
@@ -41,8 +50,9 @@ if pid == 0:
 os.kill(pid, signal.SIGTERM)
 print(os.waitpid(pid, 0)[1])
 print(signal.sigtimedwait([signal.SIGUSR1], 0))
+print(os.getpgid(0) == os.getpgrp(), os.getsid(0) > 0)
 """
-    assert run(script) == ["3", "15", "None"]
+    assert run(script) == ["3", "15", "None", "True True"]
 
 
 def test_anything_else_is_refused() -> None:
