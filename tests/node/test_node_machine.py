@@ -91,6 +91,8 @@ case $STAGE in
         mkdir -p $drop_ins
         printf '[Service]\\nTimeoutStartSec=900s\\nTimeoutStopSec=300s\\n' >$drop_ins/10-patience.conf
     done
+    mkdir -p /etc/triptych/runtime.toml.d
+    printf '[deadlines]\\nstreaming = 300\\n' >/etc/triptych/runtime.toml.d/10-patience.toml
     .venv/bin/python -m triptych_dev install --wheels /payload/wheels --offline || exit 1
     inside before_reboot {" ".join(f"{name}.py" for name in BEFORE_REBOOT)}
     exit 194
