@@ -233,21 +233,21 @@ async def serve() -> AsyncIterator[ServeRegistry]:
 
 @pytest.fixture
 async def client_for(tmp_path: Path) -> AsyncIterator[Callable[..., RegistryClient]]:
-    """Make clients with quick limits; `certs` below tmp_path is their config_path."""
+    """Make clients; `certs` below tmp_path is their config_path. Tests of limits set their own."""
     clients: list[RegistryClient] = []
 
     def make(**settings: Any) -> RegistryClient:
-        quick: dict[str, Any] = {
+        usual: dict[str, Any] = {
             "config_path": (str(tmp_path / "certs"),),
             "auth_files": (str(tmp_path / "auth.json"),),
-            "response_seconds": 2.0,
-            "stall_seconds": 0.4,
-            "host_seconds": 3.0,
-            "no_progress_seconds": 5.0,
+            "response_seconds": 20.0,
+            "stall_seconds": 10.0,
+            "host_seconds": 30.0,
+            "no_progress_seconds": 60.0,
             "attempts": 3,
             "proxy_environment": False,
         }
-        client = RegistryClient(RegistrySettings(**{**quick, **settings}))
+        client = RegistryClient(RegistrySettings(**{**usual, **settings}))
         clients.append(client)
         return client
 
