@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 
 def run(program: str) -> str:
@@ -34,6 +35,22 @@ assert Self is typing.Self and Protocol.__module__.startswith("typing")
     assert run(program) == ""
 
 
+def test_inspect_works_with_the_syntax_tree_postponed(tmp_path: Path) -> None:
+    source = tmp_path / "nested.py"
+    source.write_text("class A:\n    def f(self):\n        pass\n\n    class B:\n        x = 1\n")
+    program = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+from triptych_service import lean
+import ast, inspect
+assert "_ast" not in sys.modules or type(ast) is not type(sys)
+import nested
+assert inspect.getsource(nested.A.B) == "    class B:\\n        x = 1\\n"
+assert type(ast) is type(sys) and issubclass(ast.NodeTransformer, ast.NodeVisitor)
+"""
+    assert run(program) == ""
+
+
 def test_leaves_alone_what_is_loaded() -> None:
     program = """
 import ssl, sys
@@ -47,6 +64,7 @@ def test_threads_that_come_at_once_all_see_the_whole_module() -> None:
     program = """
 import sys, threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from triptych_service import lean
 sys.setswitchinterval(1e-6)
 import ssl, tempfile, typing_extensions

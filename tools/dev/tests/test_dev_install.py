@@ -49,7 +49,7 @@ def test_install_upgrade_uninstall(root: Path) -> None:
     assert (prefix / "bin/triptych").read_text().startswith("#!/opt/triptych/bin/python3 -I\n")
     for name in ("image", "runtime", "streaming"):
         launcher = (prefix / f"bin/triptych-{name}").read_text()
-        assert launcher.startswith("#!/opt/triptych/bin/python3 -IOO\n")
+        assert launcher.startswith("#!/opt/triptych/bin/python3 -IOOXno_debug_ranges\n")
         assert list(site.glob(f"triptych_{name}/__pycache__/*.opt-2.pyc")), "as the launcher runs it"
         unit = root / f"etc/systemd/system/triptych-{name}.service"
         assert f"ExecStart=/opt/triptych/bin/triptych-{name}\n" in unit.read_text()

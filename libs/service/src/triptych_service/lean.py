@@ -19,7 +19,23 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from importlib.abc import Loader  # which itself takes half a megabyte
 
+
+class _NodeVisitor:
+    """Does as `ast.NodeVisitor`, which `inspect` derives a class from that finds classes in source code."""
+
+    def visit(self, node: Any) -> Any:
+        import ast
+
+        return ast.NodeVisitor.visit(cast("ast.NodeVisitor", self), node)
+
+    def generic_visit(self, node: Any) -> Any:
+        import ast
+
+        return ast.NodeVisitor.generic_visit(cast("ast.NodeVisitor", self), node)
+
+
 _POSTPONED: Mapping[str, Mapping[str, Any]] = {
+    "ast": {"NodeVisitor": _NodeVisitor},
     "asyncio.sslproto": {},
     "calendar": {},
     "email.utils": {},

@@ -46,7 +46,8 @@ def as_installed() -> dict[str, list[str]]:
 
     The first start compiles every module, so it is for what measures.
     """
-    return {daemon: [sys.executable, "-OO", "-m", f"triptych_{daemon}"] for daemon in DAEMONS}
+    options = ("-OO", "-X", "no_debug_ranges")
+    return {daemon: [sys.executable, *options, "-m", f"triptych_{daemon}"] for daemon in DAEMONS}
 
 
 class Registry:

@@ -137,11 +137,12 @@ def _launchers(fresh: Path, prefix: Path) -> None:
 
 
 def _options(command: str) -> str:
-    """How Python runs a command: daemons without docstrings, which are a megabyte of each one's memory.
+    """How Python runs a command, in one argument, as a launcher's first line takes no more.
 
-    The docstrings of the command line are its help.
+    Daemons run without docstrings and columns of lines, which are a megabyte of each one's memory; the
+    docstrings of the command line are its help.
     """
-    return "-IOO" if command.removeprefix("triptych-") in DAEMONS else "-I"
+    return "-IOOXno_debug_ranges" if command.removeprefix("triptych-") in DAEMONS else "-I"
 
 
 def _compile(site: Path, prefix: Path, interpreter: Interpreter) -> None:
