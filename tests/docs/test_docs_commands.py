@@ -3,6 +3,7 @@
 A command that no rule below knows fails the test: whoever writes a new one decides how it is checked.
 
 - `triptych ...` is run against live daemons, with a real image and pod in the place of the examples'.
+- `grpcurl ...` is done by its own means, reflection, against live daemons, without the program.
 - `./dev ...` would change the machine: its arguments are parsed by the command itself, nothing is done.
 - systemctl and journalctl need a node: unit names are checked against deploy/systemd. The virtual machine of
   `./dev test node` restarts, stops and reloads these units.
@@ -22,10 +23,15 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
+import grpc
 import pytest
 import yaml
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from triptych_dev.__main__ import cli as dev
 from triptych_dev.stack import Stack
 
@@ -134,6 +140,28 @@ def _run(stack: Stack, words: list[str], directory: Path) -> subprocess.Complete
         text=True,
         timeout=100,
     )
+
+
+@pytest.mark.integration
+@pytest.mark.requires("bridge", "busybox", "conmon", "docker-registry", "runc", "seccomp.json")
+@pytest.mark.parametrize("command", _unique(_commands("grpcurl")), ids=str)
+def test_grpcurl_commands_work(command: Command, live_stack: Stack) -> None:
+    """What grpcurl does: it asks by reflection for services, or for a method's messages, and calls it."""
+    *options, address, wanted = command.words[1:]
+    assert options == ["-plaintext", "-unix"]
+    with grpc.insecure_channel(f"unix:{live_stack.socket(Path(address).stem)}") as channel:
+        database = ProtoReflectionDescriptorDatabase(channel)
+        if wanted == "list":
+            assert {name.rpartition(".")[2] for name in database.get_services()} > {"Health"}
+            return
+        service, _, name = wanted.partition("/")
+        method = DescriptorPool(database).FindServiceByName(service).FindMethodByName(name)
+        call: Any = channel.unary_unary(
+            f"/{wanted}",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=GetMessageClass(method.output_type).FromString,
+        )
+        assert call(GetMessageClass(method.input_type)(), timeout=60).ByteSize() > 0
 
 
 @pytest.mark.parametrize("command", _unique(_commands("./dev")), ids=str)

@@ -199,6 +199,7 @@ async def test_health_of_the_daemon_and_of_each_service(start: Start) -> None:
     call = stub.Check(health_pb2.HealthCheckRequest())
     told = dict(await call.initial_metadata())
     assert (told["triptych-version"], told["triptych-pid"]) == ("1.2.3", str(daemon.process.pid))
+    assert told["triptych-reloads"] == "0"
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await stub.Check(health_pb2.HealthCheckRequest(service="other"))
     assert raised.value.code() is grpc.StatusCode.NOT_FOUND

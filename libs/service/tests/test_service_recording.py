@@ -125,9 +125,10 @@ def test_spans_are_sent_together_and_in_order(monkeypatch: pytest.MonkeyPatch) -
     sent: list[list[str]] = []
     full = threading.Event()
 
-    def send(batch: list[RecordedSpan]) -> None:
+    def send(batch: list[RecordedSpan]) -> bool:
         sent.append([found.name for found in batch])
         full.set()
+        return True
 
     batches = Batches(send)
     spans = _spans(5)
@@ -146,7 +147,7 @@ def test_a_collector_that_is_stuck_or_fails_costs_spans_and_no_memory(
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "2")
     stuck, asked = threading.Event(), threading.Event()
 
-    def send(batch: list[RecordedSpan]) -> None:
+    def send(batch: list[RecordedSpan]) -> bool:
         asked.set()
         stuck.wait(60)
         raise ConnectionError
@@ -173,3 +174,25 @@ def test_a_dead_collector_holds_up_no_stop(monkeypatch: pytest.MonkeyPatch) -> N
     telemetry.Traces(batches, exporter).shutdown()
     assert given_up.is_set() and not stuck.is_set()
     stuck.set()
+
+
+def test_a_collector_known_to_be_away_is_not_tried_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "3600000")
+    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1")
+    tried: list[int] = []
+    failed = threading.Event()
+
+    def send(batch: list[RecordedSpan]) -> bool:
+        tried.append(len(batch))
+        failed.set()
+        return False
+
+    batches = Batches(send)
+    first, *rest = _spans(4)
+    batches.take(first)
+    assert failed.wait(60)
+    monkeypatch.setattr(batches, "_size", 100)  # the rest waits for its time
+    for found in rest:
+        batches.take(found)
+    batches.shutdown(60)
+    assert tried == [1]

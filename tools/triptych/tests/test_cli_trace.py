@@ -14,7 +14,6 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from rich.console import Console
-from triptych_cli.trace import switch
 from triptych_cli.trace.collector import Collector
 from triptych_cli.trace.model import Span
 from triptych_cli.trace.tree import render, walk
@@ -100,7 +99,6 @@ def reloads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         sent.append(pid)
 
     monkeypatch.setattr("os.kill", kill)
-    monkeypatch.setattr(switch, "_TAKES", 0.0)
     monkeypatch.setattr("triptych_cli.trace.command._DEADLINE", 0.3)
     return sent
 
@@ -119,6 +117,24 @@ def test_a_request_is_traced_and_the_drop_ins_are_gone_after(
     assert list(config.rglob("*")) == []
     version, trace, parent, flags = node.runtime.metadata["traceparent"].split("-")
     assert (version, flags, len(trace), len(parent)) == ("00", "01", 32, 16)
+
+
+def test_the_request_waits_until_every_daemon_has_reloaded(
+    node: Any, tmp_path: Path, reloads: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def finished(*_: object) -> int:
+        """One reload is finished some questions after the signals."""
+        asked.append(len(reloads))
+        return 1 if asked.count(len(reloads)) > 5 else 0
+
+    seen: list[int] = []
+    monkeypatch.setattr("triptych_cli.trace.switch.reloads", finished)
+    node.runtime.on_status = lambda: seen.append(len(asked))
+    node.run("trace", "--config-dir", str(tmp_path / "etc"), "status")
+    assert asked[:3] == [0, 0, 0], "counted before the signals"
+    assert seen and seen[0] >= 3 + 5
 
 
 def test_a_pod_is_run_and_removed(node: Any, tmp_path: Path, reloads: list[int]) -> None:

@@ -29,6 +29,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Sp
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as WireSpan
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanLimits
+from opentelemetry.sdk.trace.export import SpanExportResult
 
 from triptych_service._recording import RecordedSpan
 
@@ -48,10 +49,13 @@ class Exporter(OTLPSpanExporter):
 
     def __init__(self, resource: Resource, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self.send: Callable[[list[RecordedSpan]], object] = self.export  # type: ignore[assignment]
         self._of = WireResource(attributes=_attributes(resource.attributes, None))
         self._schema = resource.schema_url
         self._limits = SpanLimits()
+
+    def send(self, spans: Sequence[Any]) -> bool:
+        """Send spans, again if need be; whether they have arrived. Blocks for ten seconds at most."""
+        return self.export(spans) is SpanExportResult.SUCCESS
 
     def _translate_data(self, data: Sequence[Any]) -> ExportTraceServiceRequest:
         scope = ScopeSpans(scope=InstrumentationScope(name="triptych"))
@@ -113,17 +117,17 @@ def _value(value: Any, longest: int | None) -> AnyValue:
 class Batches:
     """Holds spans back and sends them together, as the OTEL_BSP_* variables say.
 
-    :param send: given a batch, on the thread of this object; may block.
+    :param send: given a batch, on the thread of this object; may block; tells whether it has arrived.
     """
 
-    def __init__(self, send: Callable[[list[RecordedSpan]], object]) -> None:
+    def __init__(self, send: Callable[[list[RecordedSpan]], bool]) -> None:
         self._send = send
         self._delay = _number("OTEL_BSP_SCHEDULE_DELAY", 5000) / 1000
         self._most = _number("OTEL_BSP_MAX_QUEUE_SIZE", 2048)
         self._size = min(_number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512), self._most)
         self._waiting: deque[RecordedSpan] = deque()
         self._lost = 0
-        self._closing = False
+        self._closing = self._failing = False
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="spans", daemon=True)
         self._thread.start()
@@ -139,7 +143,7 @@ class Batches:
             self._wake.set()
 
     def shutdown(self, seconds: float) -> None:
-        """Send what waits; blocks until that is done, or for `seconds`, after which the rest is lost."""
+        """Send what waits; blocks until that is done or fails, or for `seconds`; the rest is lost."""
         self._closing = True
         self._wake.set()
         self._thread.join(seconds)
@@ -152,11 +156,13 @@ class Batches:
         self._flush()
 
     def _flush(self) -> None:
-        while self._waiting:
+        # A collector that is known to be away does not hold up the end.
+        while self._waiting and not (self._closing and self._failing):
             count = min(len(self._waiting), self._size)
             try:
-                self._send([self._waiting.popleft() for _ in range(count)])
+                self._failing = not self._send([self._waiting.popleft() for _ in range(count)])
             except Exception:
+                self._failing = True
                 log.exception("spans are lost", extra={"spans": count})
         lost, self._lost = self._lost, 0
         if lost:

@@ -26,9 +26,13 @@ ENDLESS = frozenset(
 
 
 class Health:
-    """Which of the daemon's services serve; the empty name stands for the whole daemon."""
+    """Which of the daemon's services serve; the empty name stands for the whole daemon.
+
+    :ivar reloads: how many reloads are finished.
+    """
 
     def __init__(self) -> None:
+        self.reloads = 0
         self._serving: dict[str, bool] = {"": False}
         self._changed = asyncio.Condition()
 
@@ -62,8 +66,9 @@ class Health:
 def add_to_server(server: grpc.aio.Server, health: Health, names: Sequence[str], version: str) -> None:
     """Serve health, and reflection of the services in `names`, which may still grow.
 
-    A health check also tells the daemon's version and process ID, in the initial metadata `triptych-version`
-    and `triptych-pid`. Reflection answers under its v1 name too: the messages are the same as in v1alpha.
+    A health check also tells the daemon's version, its process ID and how many reloads it has finished, in
+    the initial metadata `triptych-version`, `triptych-pid` and `triptych-reloads`. Reflection answers under
+    its v1 name too: the messages are the same as in v1alpha.
     """
     server.add_generic_rpc_handlers(
         (
@@ -103,7 +108,7 @@ def _health_handlers(health: Health, version: str) -> Mapping[str, Any]:
     about = (("triptych-version", version), ("triptych-pid", str(os.getpid())))
 
     async def check(request: pb.HealthCheckRequest, context: Any) -> pb.HealthCheckResponse:
-        await context.send_initial_metadata(about)
+        await context.send_initial_metadata((*about, ("triptych-reloads", str(health.reloads))))
         status = health.status(request.service)
         if status is None:
             raise NotFound(f"service {request.service} is not served here")

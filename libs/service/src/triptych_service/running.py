@@ -170,6 +170,7 @@ class _Runner(Generic[S]):
             try:
                 await self._reload(daemon)
             finally:
+                daemon.health.reloads += 1
                 self._notify.ready(f"serving on {daemon.socket}")
 
     async def _reload(self, daemon: Daemon[S]) -> None:

@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 
 Environment = Mapping[str, str]
 
-LAST_SECONDS = 3.0
-"""How long a daemon that stops waits for each collector; one that is down must not hold up a restart."""
+LAST_SECONDS = 10.0
+"""How long a daemon that stops, or is told of another collector, waits until what is held back is sent."""
 
 
 @dataclass(frozen=True, slots=True)

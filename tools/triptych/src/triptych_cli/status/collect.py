@@ -62,19 +62,13 @@ def _part(ask: Callable[[Context], T], context: Context, problems: list[str]) ->
 
 def daemon(context: Context, name: DaemonName) -> Daemon:
     """The health check of one daemon, and what the kernel knows of its process."""
-    from grpc_health.v1 import health_pb2, health_pb2_grpc
-
     socket = context.sockets[name]
     started = time.monotonic()
     try:
-        with channel(context, name) as opened:
-            stub: Any = health_pb2_grpc.HealthStub(opened)
-            answer, call = stub.Check.with_call(health_pb2.HealthCheckRequest(), timeout=context.timeout)
-            told = {key: str(value) for key, value in call.initial_metadata() or ()}
+        serving, told = _check(context, name)
     except CliError as error:
         return Daemon(name, socket, State.DOWN, problem=error.message, hint=error.hint or "")
     seconds = time.monotonic() - started
-    serving = answer.status == health_pb2.HealthCheckResponse.SERVING
     pid = int(told.get("triptych-pid", "0")) or process.listener_pid(socket, name.unit)
     return Daemon(
         name,
@@ -86,6 +80,26 @@ def daemon(context: Context, name: DaemonName) -> Daemon:
         memory=process.proportional_set_size(pid),
         answer=seconds,
     )
+
+
+def reloads(context: Context, name: DaemonName) -> int | None:
+    """How many reloads a daemon has finished; None for one that does not tell.
+
+    :raises CliError: it does not answer.
+    """
+    told = _check(context, name)[1].get("triptych-reloads", "")
+    return int(told) if told else None
+
+
+def _check(context: Context, name: DaemonName) -> tuple[bool, dict[str, str]]:
+    """Whether the daemon serves, and what it tells of itself beside that."""
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    with channel(context, name) as opened:
+        stub: Any = health_pb2_grpc.HealthStub(opened)
+        answer, call = stub.Check.with_call(health_pb2.HealthCheckRequest(), timeout=context.timeout)
+        told = {key: str(value) for key, value in call.initial_metadata() or ()}
+    return answer.status == health_pb2.HealthCheckResponse.SERVING, told
 
 
 def runtime(context: Context) -> Runtime:

@@ -16,10 +16,11 @@ from pathlib import Path
 from triptych_cli.context import Context, DaemonName
 from triptych_cli.errors import CliError
 from triptych_cli.status.collect import daemon as look
+from triptych_cli.status.collect import reloads
 
 _DROP_IN = "99-trace.toml"
-_TAKES = 0.5
-"""Seconds that a daemon needs to read its configuration again."""
+_LONGEST = 30.0
+"""Seconds that all daemons together get to read their configuration again; a busy node takes some."""
 
 
 @contextlib.contextmanager
@@ -39,14 +40,14 @@ def tracing(context: Context, endpoint: str, directory: Path) -> Iterator[None]:
             path = directory / f"{name.value}.toml.d" / _DROP_IN
             written.append(path)
             _write(path, endpoint)
-        _reload(running)
+        _reload(context, running)
         yield
     finally:
         for path in written:
             path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):
                 path.parent.rmdir()
-        _reload(running)
+        _reload(context, running)
 
 
 def _write(path: Path, endpoint: str) -> None:
@@ -59,8 +60,20 @@ def _write(path: Path, endpoint: str) -> None:
         raise CliError(f"{path}: {error.strerror}", hint="run as root: sudo triptych trace ...") from None
 
 
-def _reload(running: dict[DaemonName, int]) -> None:
+def _reload(context: Context, running: dict[DaemonName, int]) -> None:
+    """Have all reload, and wait until they have; one that went away meanwhile is not waited for."""
+    ends = time.monotonic() + _LONGEST
+    before = {name: _reloads(context, name) for name in running}
     for pid in running.values():
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGHUP)
-    time.sleep(_TAKES)
+    for name, count in before.items():
+        while count is not None and _reloads(context, name) == count and time.monotonic() < ends:
+            time.sleep(0.05)
+
+
+def _reloads(context: Context, name: DaemonName) -> int | None:
+    try:
+        return reloads(context, name)
+    except CliError:
+        return None
