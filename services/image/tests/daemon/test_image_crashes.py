@@ -165,6 +165,25 @@ def test_killed_in_a_pull(fault: str, daemon: Start, two: Any) -> None:
     assert again.leftovers() == []
 
 
+@pytest.mark.parametrize(
+    "fault", ["layer-before-rename", "layer-between-renames", "layer-before-row", "sync-after"]
+)
+def test_killed_in_a_pull_of_an_artifact(fault: str, daemon: Start, registry: Any, make_image: Any) -> None:
+    image = make_image(b"model" * 1000, b"card", pack=False)
+    manifest = json.loads(image.manifest)
+    manifest["config"]["mediaType"] = "application/vnd.example.model"
+    for layer, title in zip(manifest["layers"], ("weights/model.bin", "README.md"), strict=True):
+        layer["annotations"] = {"org.opencontainers.image.title": title}
+    image.manifest = json.dumps(manifest).encode()
+    name = registry.add("model:1", image)
+    running = daemon(SETTINGS, fault=fault)
+    dies(running, lambda: pull(running, name))
+    again = after(running)
+    assert listed(again) == {}
+    pull(again, name)
+    assert listed(again) == {image.digest: [name]}
+
+
 def test_finished_layers_are_not_fetched_again(daemon: Start, registry: Any, two: Any) -> None:
     _, (other, second) = two
     running = daemon(SETTINGS, fault="pull-before-commit")
