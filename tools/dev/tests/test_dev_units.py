@@ -65,10 +65,10 @@ def test_exposure_is_as_the_security_page_says() -> None:
         name: float(figure)
         for name, figure in re.findall(r"\| `(triptych-\w+)\.service` \| ([0-9.]+) \|", page)
     }
-    assert said == {
-        name: _exposure(f"{name}.service")
-        for name in ("triptych-image", "triptych-runtime", "triptych-streaming")
-    }
+    assert set(said) == {"triptych-image", "triptych-runtime", "triptych-streaming"}
+    # Each release of systemd weighs a little otherwise, and a loaded unit otherwise than its file.
+    for name, figure in said.items():
+        assert _exposure(f"{name}.service") == pytest.approx(figure, abs=0.4), name
 
 
 def test_the_list_of_units_is_whole() -> None:
