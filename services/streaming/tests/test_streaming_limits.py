@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed
 pytestmark = pytest.mark.integration
 
 FORWARD = pb.OpenPortForwardRequest(target=pb.Target(pod_sandbox_id="p1"))
-KERNEL = 16 << 20
+KERNEL = 64 << 20
 """More than the kernel holds of a connection and a pipe."""
 
 
