@@ -47,14 +47,14 @@ INITRAMFS = {
     "/etc/initramfs-tools/modules": "virtio_pci\nvirtio_blk\next4\n",
 }
 
-RUNNER = "/usr/local/sbin/triptych-node-job"
+RUNNER = "/usr/local/sbin/node-job"
 
 FILES = {
     "/etc/hostname": "triptych-node\n",
     "/etc/hosts": "127.0.0.1 localhost triptych-node\n::1 localhost\n",
     "/etc/fstab": "",
     # Mask what waits for hardware that is not there, or runs by the clock.
-    "/etc/systemd/system/triptych-node-job.service": f"""\
+    "/etc/systemd/system/node-job.service": f"""\
 [Unit]
 Description=The job that the host gave this node
 After=multi-user.target systemd-modules-load.service dbus.service apparmor.service
@@ -109,7 +109,7 @@ EXECUTABLE = frozenset({RUNNER})
 
 SETUP = """\
 set -eu
-systemctl enable triptych-node-job.service
+systemctl enable node-job.service
 systemctl disable docker-registry.service apt-daily.timer apt-daily-upgrade.timer
 systemctl disable fstrim.timer e2scrub_all.timer
 systemctl mask getty@tty1.service serial-getty@ttyS0.service systemd-networkd-wait-online.service
