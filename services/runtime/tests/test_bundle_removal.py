@@ -15,7 +15,8 @@ def test_what_goes_meanwhile_is_no_error(tmp_path: Path, monkeypatch: pytest.Mon
     (bundle / "image-volumes").mkdir(parents=True)
     for name in ("attach", "ctl", "config.json"):
         (bundle / name).touch()
-    unlink, taken = os.unlink, []
+    unlink = os.unlink
+    taken: list[str] = []
 
     def beaten(path: str, *, dir_fd: int | None = None) -> None:
         unlink(path, dir_fd=dir_fd)
@@ -35,7 +36,8 @@ def test_what_comes_meanwhile_goes_too(tmp_path: Path, monkeypatch: pytest.Monke
     bundle = tmp_path / "bundle"
     bundle.mkdir()
     (bundle / "config.json").touch()
-    unlink, left = os.unlink, []
+    unlink = os.unlink
+    left: list[Path] = []
 
     def followed(path: str, *, dir_fd: int | None = None) -> None:
         unlink(path, dir_fd=dir_fd)
