@@ -115,25 +115,28 @@ async def _end(child: process.Child, pid_file: Path, *, alive: bool) -> None:
     if not alive:
         await child.close()
         return
-    _kill_command(pid_file)
+    begun = _kill_command(pid_file)
     try:
         async with asyncio.timeout(_REAP_DEADLINE):
             await child.wait()
     except TimeoutError:
         await child.close()
+        if not begun:  # It may have been since: the end of the runtime is not that of the command.
+            _kill_command(pid_file)
 
 
-def _kill_command(pid_file: Path) -> None:
-    """SIGKILL the command with its session and all its descendants."""
+def _kill_command(pid_file: Path) -> bool:
+    """SIGKILL the command with its session and all its descendants; False when it has not begun."""
     try:
         pid = int(pid_file.read_text())
     except (FileNotFoundError, ValueError):
-        return
+        return False
     for victim in [*_descendants(pid), pid]:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(victim, signal.SIGKILL)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
+    return True
 
 
 def _descendants(pid: int) -> list[int]:
