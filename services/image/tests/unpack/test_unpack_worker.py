@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import io
 import os
 import stat
+import subprocess
 import tarfile
 import zlib
 from collections.abc import Callable
@@ -15,7 +17,7 @@ from typing import Any
 
 import pytest
 import zstandard
-from triptych_image.errors import LayerMalformed, LayerTooLarge
+from triptych_image.errors import DiskFull, LayerMalformed, LayerTooLarge
 from triptych_image.unpack.pool import LayerLimits, UnpackWorkers
 
 pytestmark = pytest.mark.integration
@@ -290,6 +292,35 @@ async def test_truncated_streams_are_refused(tar: Callable[[], Any], unpack: Any
     for size in (1, 100, len(data) // 2, len(data) - 5):
         with pytest.raises(LayerMalformed):
             await unpack(data[:size])
+
+
+async def test_a_spool_without_room_is_a_full_disk(
+    tar: Callable[[], Any], workers: UnpackWorkers, tmp_path: Path
+) -> None:
+    """The unpacker sees an archive that ends too early, which is not what is wrong."""
+    data = gzip.compress(tar().file(b"a", os.urandom(2_000_000)).end(), 1)
+    for name in ("l", "small"):
+        (tmp_path / name).mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", tmp_path / "small"], check=True)
+    tape = os.open(tmp_path / "tape", os.O_RDWR | os.O_CREAT)
+    spool = os.open(tmp_path / "small/spool", os.O_RDWR | os.O_CREAT | os.O_APPEND)
+
+    def feed(sink: int) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            view = memoryview(data)
+            while view:
+                view = view[os.write(sink, view) :]
+
+    try:
+        async with workers.unpack(tmp_path / "l", tape, LayerLimits(), spool=spool) as job:
+            await asyncio.to_thread(feed, job.sink)
+            job.finish_input()
+            with pytest.raises(DiskFull):
+                await job.result()
+    finally:
+        os.close(tape)
+        os.close(spool)
+        subprocess.run(["umount", tmp_path / "small"], check=True)
 
 
 async def test_workers_run_side_by_side(tar: Callable[[], Any], unpack: Any) -> None:

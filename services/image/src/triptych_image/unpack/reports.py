@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -153,7 +154,13 @@ class LayerJob:
 
         :raises LayerMalformed, LayerTooLarge, DiskFull, UnpackFailed: as the worker says.
         """
-        found = await self._report.result("unpack layer")
+        try:
+            found = await self._report.result("unpack layer")
+        except LayerMalformed:
+            # A forwarder that found no room for its spool cut the archive short.
+            with contextlib.suppress(LayerMalformed, LayerTooLarge, UnpackFailed):
+                await self._forward.result("keep layer")
+            raise
         hashed = await self._forward.result("read layer")
         self.progress = UnpackProgress(int(found["unpacked"]), int(found["entries"]))
         return unpacked_of(found, str(hashed["digest"]), int(hashed["size"]))
