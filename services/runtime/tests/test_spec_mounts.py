@@ -307,7 +307,7 @@ def test_user_namespace_and_host_network_share_sys(case: Case) -> None:
         "destination": "/sys",
         "type": "bind",
         "source": "/sys",
-        "options": ["rbind", "rro", "nosuid", "nodev", "noexec"],
+        "options": ["rbind", "rprivate", "rro", "nosuid", "nodev", "noexec"],
     }
 
 

@@ -37,7 +37,7 @@ def _sys(sandbox: SandboxContext, options: list[str]) -> dict[str, Any]:
     """sysfs, or where the kernel refuses to mount that (a network namespace that the pod's user namespace
     does not own) a read-only view of the host's."""
     if sandbox.user_namespace is not None and sandbox.namespaces.network is None:
-        return entry("/sys", "bind", "/sys", ["rbind", "rro", "nosuid", "nodev", "noexec"])
+        return entry("/sys", "bind", "/sys", ["rbind", "rprivate", "rro", "nosuid", "nodev", "noexec"])
     return entry("/sys", "sysfs", "sysfs", options)
 
 
