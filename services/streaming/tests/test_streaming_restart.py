@@ -241,3 +241,19 @@ async def test_the_stand_in_ends_as_its_daemon_does(start_streaming, manager) ->
     (inner,) = daemon.children()
     os.kill(inner, signal.SIGKILL)
     assert await asyncio.to_thread(daemon.process.wait, 60 * PATIENCE) == 128 + signal.SIGKILL
+
+
+async def test_a_daemon_whose_stand_in_was_killed_ends_too(start_streaming, manager, until) -> None:
+    notify, environment = manager
+    daemon = start_streaming(env=environment, wait=False)
+    while b"READY=1" not in await asyncio.to_thread(notify.recv, 4096):
+        continue
+    (inner,) = daemon.children()
+    os.kill(daemon.process.pid, signal.SIGKILL)
+    await asyncio.to_thread(daemon.process.wait, 60 * PATIENCE)
+    await until(lambda: not Path(f"/proc/{inner}").exists() or _is_zombie(inner))
+
+
+def _is_zombie(pid: int) -> bool:
+    """Ended, and not reaped yet by whoever inherited it."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"

@@ -3,7 +3,8 @@
 A service manager starts the new process only when the old one's main process is gone, but the old one must
 live on until its sessions have ended. So under a manager the main process is a stand-in: a fork from before
 the first import, that holds nothing, passes signals on, and leaves as soon as the daemon says that it has
-released its sockets. The daemon itself then drains in the background (`KillMode=process` lets it).
+released its sockets. The daemon itself then drains in the background (`KillMode=process` lets it). When the
+stand-in is killed, the kernel ends the daemon as SIGTERM does: nobody would, with the stand-in gone.
 
 The stand-in shares its few megabytes with the daemon, which started as its copy.
 """
@@ -17,6 +18,7 @@ import sys
 
 _VARIABLE = "NOTIFY_SOCKET"
 _DAEMON_VARIABLES = ("LISTEN_PID", "WATCHDOG_PID")
+_PR_SET_PDEATHSIG = 1
 _released = -1
 
 
@@ -29,6 +31,7 @@ def stand_in() -> None:
     if not os.environ.get(_VARIABLE):
         return
     read, write = os.pipe()
+    parent = os.getpid()
     signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     child = os.fork()
@@ -37,6 +40,9 @@ def stand_in() -> None:
         _watch(child, read, signals)
     os.close(read)
     _released = write
+    _end_with_parent(signal.SIGTERM)
+    if os.getppid() != parent:  # killed before that
+        os._exit(128 + signal.SIGKILL)
     for name in _DAEMON_VARIABLES:
         if name in os.environ:
             os.environ[name] = str(os.getpid())
@@ -47,10 +53,18 @@ def released() -> None:
     """Tell the stand-in, if there is one, that this process holds nothing that its successor needs."""
     global _released
     if _released >= 0:
+        _end_with_parent(0)
         with contextlib.suppress(OSError):
             os.write(_released, b"\0")
         os.close(_released)
         _released = -1
+
+
+def _end_with_parent(number: int) -> None:
+    """Let the kernel send a signal when the parent ends; 0 for none (prctl(2), PR_SET_PDEATHSIG)."""
+    import ctypes  # the stand-in does without
+
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
 
 
 def _watch(child: int, pipe: int, signals: set[signal.Signals]) -> None:
