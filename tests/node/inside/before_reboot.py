@@ -222,7 +222,12 @@ def retry(step: object) -> None:
         try:
             step()
         except grpc.RpcError as error:
-            again = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN)
+            again = (
+                grpc.StatusCode.UNAVAILABLE,
+                grpc.StatusCode.CANCELLED,
+                grpc.StatusCode.UNKNOWN,
+                grpc.StatusCode.DEADLINE_EXCEEDED,  # the image daemon takes longer here than a call waits
+            )
             # A start that was cut off may be done: its container is running by now.
             started = error.code() is grpc.StatusCode.FAILED_PRECONDITION and "running" in (
                 error.details() or ""

@@ -56,6 +56,7 @@ class RootfsManager:
         self._store = store
         self._meter = meter
         self._configs: dict[str, bytes] = {}
+        self._projects = quota.Projects(time.time_ns())
 
     async def prepare(
         self,
@@ -189,11 +190,7 @@ class RootfsManager:
         )
 
     def _free_project(self) -> int:
-        taken = {record.project for record in self._store.snapshot.rootfs.values()}
-        project = quota.FIRST_PROJECT
-        while project in taken:
-            project += 1
-        return project
+        return self._projects.take({record.project for record in self._store.snapshot.rootfs.values()})
 
 
 def _make_writable(

@@ -6,6 +6,7 @@ import ctypes
 import fcntl
 import os
 import struct
+from collections.abc import Collection
 from pathlib import Path
 
 from triptych_linux import syscalls
@@ -23,7 +24,7 @@ _QIF_BLIMITS = 1
 _BLOCK = 1024
 FIRST_PROJECT = 0x54000000
 """Project numbers of triptych begin here ("T"), far from those that people give by hand."""
-LAST_PROJECT = FIRST_PROJECT + (1 << 24)
+_PROJECTS = 1 << 24
 
 
 class _DqBlk(ctypes.Structure):
@@ -40,6 +41,27 @@ class _DqBlk(ctypes.Structure):
         ("itime", ctypes.c_uint64),
         ("valid", ctypes.c_uint32),
     )
+
+
+class Projects:
+    """Gives out project numbers, each after the one before and not the lowest that is free.
+
+    What was removed counts against its number until its last file is gone, which takes a while; and two that
+    are made at once must not share one.
+
+    :param start: any number, another one with each start of the daemon.
+    """
+
+    def __init__(self, start: int) -> None:
+        self._next = start % _PROJECTS
+
+    def take(self, taken: Collection[int]) -> int:
+        """A number that is not `taken`, and was not given out lately."""
+        while True:
+            project = FIRST_PROJECT + self._next
+            self._next = (self._next + 1) % _PROJECTS
+            if project not in taken:
+                return project
 
 
 def _command(operation: int) -> ctypes.c_uint:
