@@ -39,6 +39,8 @@ def test_of_a_container(driver: Driver) -> None:
         "the layer was measured",
         lambda: container_stats(driver, container).writable_layer.used_bytes.value >= 3_000_000,
     )
+    # A rate needs a tenth of a second between two readings, or since the start.
+    wait_until("a rate", lambda: container_stats(driver, container).cpu.HasField("usage_nano_cores"))
     stats = container_stats(driver, container)
     assert (stats.attributes.id, stats.attributes.metadata.name) == (container, "app")
     assert stats.attributes.labels["tier"] == "measured"
