@@ -89,6 +89,21 @@ async def test_many_connections_on_one_session(daemon, container, listen) -> Non
         await asyncio.gather(*(one(forwarder) for _ in range(60)))
 
 
+async def test_connections_of_all_sessions_are_limited(start_streaming, container, listen) -> None:
+    daemon = start_streaming("[limits]\nforwarded_connections = 1\n")
+    port = await listen(mirror)
+    urls = [daemon.stub.OpenPortForward(container.forward_request()).url for _ in range(2)]
+    async with client.portforward_spdy(urls[0]) as first, client.portforward_spdy(urls[1]) as second:
+        taken = await first.connect(port)
+        refused = await second.connect(port)
+        assert b"too many forwarded connections" in await refused.error.read_all()
+        await taken.data.close()
+        assert await taken.data.read_all() == b""
+        again = await second.connect(port)
+        await again.data.write(b"x")
+        assert await again.data.read() == b"x"
+
+
 async def test_nobody_listens(daemon, container, listen) -> None:
     port = await listen(mirror)
     url = daemon.stub.OpenPortForward(container.forward_request()).url

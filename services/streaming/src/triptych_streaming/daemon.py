@@ -12,6 +12,7 @@ from pathlib import Path
 
 from triptych.streaming.v1 import streaming_pb2_grpc
 from triptych_service import Daemon
+from triptych_service.running import EXIT_FAILED
 
 from triptych_streaming import handover
 from triptych_streaming.errors import TlsUnusable
@@ -72,10 +73,15 @@ async def start(daemon: Daemon[Settings]) -> AsyncIterator[None]:
     daemon.tasks.create_task(_sweep(store), name="sweep")
     daemon.tasks.create_task(reaper.reap_strays(), name="reap strays")
     log.info("streaming", extra={"url": base_url(), "passed": passed is not None})
-    async with http.listening(listener, shared=passed is not None):
-        daemon.tasks.create_task(_stop_accepting(daemon, http), name="stop accepting")
-        yield
-    await _drain(daemon, http, sessions)
+    failed = True
+    try:
+        async with http.listening(listener, shared=passed is not None):
+            daemon.tasks.create_task(_stop_accepting(daemon, http), name="stop accepting")
+            yield
+        failed = False
+    finally:
+        # When another part of the daemon failed, its sessions end as in a restart too.
+        await _drain(daemon, http, sessions, failed=failed)
 
 
 async def _stop_accepting(daemon: Daemon[Settings], http: HttpServer) -> None:
@@ -84,10 +90,10 @@ async def _stop_accepting(daemon: Daemon[Settings], http: HttpServer) -> None:
     http.stop_accepting()
 
 
-async def _drain(daemon: Daemon[Settings], http: HttpServer, sessions: Sessions) -> None:
+async def _drain(daemon: Daemon[Settings], http: HttpServer, sessions: Sessions, *, failed: bool) -> None:
     """Let sessions end by themselves up to the limit; a second signal ends them at once."""
     daemon.release_socket()
-    handover.released()
+    handover.released(EXIT_FAILED if failed else 0)
     seconds = daemon.settings.timeouts.drain
     if len(sessions) or http.handshakes:
         log.info("draining", extra={"sessions": len(sessions), "seconds": seconds})
@@ -113,7 +119,10 @@ async def _finish(http: HttpServer, sessions: Sessions, seconds: float) -> None:
 async def _sweep(store: SessionStore) -> None:
     while True:
         await asyncio.sleep(_SWEEP_SECONDS)
-        store.sweep()
+        try:
+            store.sweep()
+        except OSError as error:  # such as EMFILE: no reason to end the sessions
+            log.warning("cannot sweep the sessions that wait", extra={"error": str(error)})
 
 
 class _Reload:

@@ -49,13 +49,16 @@ def stand_in() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
 
 
-def released() -> None:
-    """Tell the stand-in, if there is one, that this process holds nothing that its successor needs."""
+def released(status: int = 0) -> None:
+    """Tell the stand-in, if there is one, that this process holds nothing that its successor needs.
+
+    :param status: its exit status.
+    """
     global _released
     if _released >= 0:
         _end_with_parent(0)
         with contextlib.suppress(OSError):
-            os.write(_released, b"\0")
+            os.write(_released, bytes((status,)))
         os.close(_released)
         _released = -1
 
@@ -68,13 +71,14 @@ def _end_with_parent(number: int) -> None:
 
 
 def _watch(child: int, pipe: int, signals: set[signal.Signals]) -> None:
-    """Pass signals on until the daemon ends or has released; exits with its status, or 0."""
+    """Pass signals on until the daemon ends or has released; exits with its status, or the one it told."""
     for number in signals:
         signal.signal(number, lambda number, frame: _pass_on(child, number))
     _close_passed_sockets()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
-    if os.read(pipe, 1):
-        os._exit(0)
+    told = os.read(pipe, 1)
+    if told:
+        os._exit(told[0])
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     os._exit(code if code >= 0 else 128 - code)

@@ -35,6 +35,7 @@ from triptych_streaming.workers.dial import dial
 from triptych_streaming.workers.exec import ExecBackend
 from triptych_streaming.workers.forward import ForwardLimits, ForwardSession
 from triptych_streaming.workers.headstart import HeadStarts
+from triptych_streaming.workers.quota import Quota, descriptors
 from triptych_streaming.workers.remote import RemoteLimits, RemoteSession
 from triptych_streaming.workers.workspace import sweep
 
@@ -52,6 +53,8 @@ class Server:
         self._directory = directory
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         sweep(directory)
+        most = descriptors()
+        self._forwarded = Quota(lambda: min(self.settings.limits.forwarded_connections, most))
         self._head_starts = HeadStarts(tasks, self._exec, lambda: self.settings.timeouts.head_start)
 
     def opened(self, waiting: Waiting) -> None:
@@ -124,6 +127,7 @@ class Server:
             ForwardLimits(limits.stream_buffer_bytes, timeouts.creation, timeouts.idle),
             active.traffic,
             lambda port: dial(session.network_namespace, port, deadline=timeouts.dial),
+            self._forwarded,
         )
         return await forward.run(early)
 

@@ -62,6 +62,12 @@ class LimitSettings(Table):
     streams_per_session: Annotated[int, Meta(ge=2)] = setting(
         1000, "Open SPDY streams of one session; a forwarded connection takes two.", reload=Reload.LIVE
     )
+    forwarded_connections: Count = setting(
+        16384,
+        "Forwarded connections of all sessions of this process at once, and never more than half of its "
+        "descriptors (RLIMIT_NOFILE); more are told so on their error stream.",
+        reload=Reload.LIVE,
+    )
     tokens: Count = setting(
         1000,
         "URLs given out that nobody has used yet; above it Exec gets RESOURCE_EXHAUSTED.",

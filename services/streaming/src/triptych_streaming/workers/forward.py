@@ -25,6 +25,7 @@ from triptych_streaming.protocol.status import Outcome
 from triptych_streaming.server.wire import Wire
 from triptych_streaming.traffic import Traffic
 from triptych_streaming.workers.pump import Sink, Source, sender_of
+from triptych_streaming.workers.quota import Quota
 
 _CLOSE_SECONDS = 5.0
 
@@ -68,16 +69,26 @@ class _Pair:
 
 
 class ForwardSession:
-    """One session from its handshake to the client's leaving."""
+    """One session from its handshake to the client's leaving.
+
+    :param quota: of connections of all sessions together.
+    """
 
     def __init__(
-        self, wire: Wire, protocol: PortForward, limits: ForwardLimits, traffic: Traffic, dial: Dial
+        self,
+        wire: Wire,
+        protocol: PortForward,
+        limits: ForwardLimits,
+        traffic: Traffic,
+        dial: Dial,
+        quota: Quota,
     ) -> None:
         self._wire = wire
         self._protocol = protocol
         self._limits = limits
         self._traffic = traffic
         self._dial = dial
+        self._quota = quota
         self._loop = asyncio.get_running_loop()
         self._gone: asyncio.Future[str] = self._loop.create_future()
         self._pairs: dict[str, _Pair] = {}
@@ -153,6 +164,11 @@ class ForwardSession:
 
     def _open(self, event: ForwardOpened) -> None:
         if self._tasks is None or self._gone.done():
+            return
+        if not self._quota.take():
+            self._protocol.fail(
+                event.pair, f"port {event.port}: this node has too many forwarded connections"
+            )
             return
         pair = self._pairs[event.pair] = _Pair(event.port)
         pair.task = self._tasks.create_task(self._connect(event.pair, pair), name="forward")
@@ -262,6 +278,7 @@ class ForwardSession:
         if pair is not None:
             pair.close()
             self._wire.release(pair)
+            self._quota.give()
 
     def _flush(self) -> None:
         self._wire.write(self._protocol.take())

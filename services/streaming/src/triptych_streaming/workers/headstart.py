@@ -79,4 +79,13 @@ class HeadStarts:
         finally:
             self._held.pop(name, None)
             if not held.taken:
-                await shielded(held.backend.close(), _END_SECONDS)
+                await self._close(name, held)
+
+    async def _close(self, name: str, held: _Held) -> None:
+        try:
+            await shielded(held.backend.close(), _END_SECONDS)
+        except OSError as error:  # TimeoutError is one: a runtime that the kernel does not let die
+            log.warning(
+                "an OCI runtime that waited did not end",
+                extra={"session": name, "error": str(error) or "no end"},
+            )

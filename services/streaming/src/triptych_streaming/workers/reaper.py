@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 
 from triptych_linux import syscalls
 
+log = logging.getLogger(__name__)
+
 _PR_SET_CHILD_SUBREAPER = 36
 _INTERVAL = 1.0
+_GONE = (FileNotFoundError, ProcessLookupError)
 
 
 def become_subreaper() -> None:
@@ -23,10 +27,13 @@ def become_subreaper() -> None:
 
 
 def zombies() -> set[int]:
-    """Children that have ended and wait to be reaped."""
+    """Children that have ended and wait to be reaped.
+
+    :raises OSError: that cannot be told now, for want of descriptors or memory.
+    """
     found: set[int] = set()
     for task in os.listdir("/proc/self/task"):
-        with contextlib.suppress(OSError), open(f"/proc/self/task/{task}/children", "rb") as file:
+        with contextlib.suppress(*_GONE), open(f"/proc/self/task/{task}/children", "rb") as file:
             found.update(pid for pid in map(int, file.read().split()) if _ended(pid))
     return found
 
@@ -35,7 +42,7 @@ def _ended(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             raw = file.read()
-    except OSError:
+    except _GONE:
         return False
     return raw[raw.rindex(b")") + 2 : raw.rindex(b")") + 3] == b"Z"
 
@@ -61,7 +68,12 @@ async def reap_strays(interval: float = _INTERVAL) -> None:
                 await ended.wait()
             ended.clear()
             await asyncio.sleep(interval)
-            now = zombies()
+            try:
+                now = zombies()
+            except OSError as error:
+                log.warning("cannot look for stray children", extra={"error": str(error)})
+                ended.set()
+                continue
             reap(now & before)
             before = now - before
     finally:
