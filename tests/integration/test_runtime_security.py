@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import stat
+from functools import partial
 from pathlib import Path
 
 import grpc
 import pytest
 from runtime.v1 import api_pb2 as cri
 from triptych_dev.kubelet import pod_config
-from triptych_dev.testing.driver import Driver, refused
+from triptych_dev.testing.driver import Driver, refused, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
@@ -83,3 +84,15 @@ def test_profiles_old_and_new(driver: Driver, tmp_path: Path) -> None:
         with pytest.raises(grpc.RpcError) as error:
             driver.run(bad)
         assert field in str(error.value).lower()
+
+
+def test_each_container_has_a_session_keyring_of_its_own(driver: Driver) -> None:
+    pod = driver.run("keys")
+    command = ("sh", "-c", "cat /proc/keys >/new && mv /new /keys; exec sleep 1000")
+    for name in ("one", "other"):
+        container = driver.launch(pod, driver.config(name, command))
+        keys = partial(driver.output, container, "sh", "-c", "cat /keys || true")
+        wait_until("its keys are written down", keys)
+        # The keyrings of others of the same user are listed as well, so it is the name that counts.
+        assert container in keys()
+        assert container in driver.output(container, "cat", "/proc/keys")

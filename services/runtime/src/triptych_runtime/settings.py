@@ -38,6 +38,11 @@ class HandlerSettings(Table):
     cgroup_writable: bool = setting(
         False, "/sys/fs/cgroup is writable in containers that are not privileged; for cgroup v2."
     )
+    no_new_keyring: bool = setting(
+        False,
+        "Containers share the daemon's session keyring, and so each other's keys, instead of getting one "
+        "each; for an OCI runtime or a kernel that cannot make them.",
+    )
 
 
 class DeadlineSettings(Table):

@@ -144,7 +144,7 @@ class _Pod:
         ]
         argv += ["--runtime", shutil.which(self.floor.runtime) or self.floor.runtime]
         argv += ["--container-pidfile", f"{bundle}/pid", "--exit-dir", f"{root}/exits", "--full-attach"]
-        argv += ["--log-path", f"k8s-file:{bundle}/log", "--log-level", "error", "--no-new-keyring"]
+        argv += ["--log-path", f"k8s-file:{bundle}/log", "--log-level", "error"]
         argv += [f"--runtime-arg={arg}" for arg in self._runtime[1:]]
         environment = os.environ | {"_OCI_SYNCPIPE": str(sync), "_OCI_STARTPIPE": str(begin)}
         try:

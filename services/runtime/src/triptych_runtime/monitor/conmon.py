@@ -89,11 +89,13 @@ class Conmon:
         stdin: bool,
         stdin_once: bool,
         log_size_max: int = 0,
+        no_new_keyring: bool = False,
         restore: Path | None = None,
     ) -> Started:
         """Run `RUNTIME create` under a new monitor.
 
         :param log_path: the CRI log file, "" for none.
+        :param no_new_keyring: leave the container this daemon's session keyring instead of one of its own.
         :param restore: a checkpoint (CRIU images) to restore instead of a create.
         :raises RuntimeFailed: with the OCI runtime's message.
         :raises MonitorTimeout: when there is no answer in time; the monitor is killed then.
@@ -112,8 +114,9 @@ class Conmon:
         argv += ["--stdin"] if stdin else []
         argv += ["--leave-stdin-open"] if stdin and not stdin_once else []
         argv += ["--log-size-max", str(log_size_max)] if log_size_max else []
+        argv += ["--restore", str(restore)] if restore else []
         # conmon hands the keyring flag to `restore` as well, and runc knows it for `create` only.
-        argv += ["--restore", str(restore)] if restore else ["--no-new-keyring"]
+        argv += ["--no-new-keyring"] if no_new_keyring and not restore else []
         return await self._launch(argv, paths)
 
     async def _launch(self, argv: list[str], paths: MonitorPaths) -> Started:

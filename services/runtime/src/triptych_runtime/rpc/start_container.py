@@ -21,6 +21,7 @@ from triptych_runtime.lifecycle import deadline, fault
 from triptych_runtime.model import ContainerPhase, ContainerRecord, ExitReason, SandboxPhase
 from triptych_runtime.node import Node
 from triptych_runtime.ociruntime import OciRuntime
+from triptych_runtime.settings import HandlerSettings
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ async def _start(node: Node, container_id: str) -> None:
 
 async def _launch(node: Node, runtime: OciRuntime, record: ContainerRecord) -> ContainerRecord:
     config = record.config
+    options = node.settings.handlers.get(record.handler, HandlerSettings())
     await asyncio.to_thread(_make_log_directory, record.log_path)
     with span("runtime create", handler=runtime.name):
         started = await node.conmon.create(
@@ -87,6 +89,7 @@ async def _launch(node: Node, runtime: OciRuntime, record: ContainerRecord) -> C
             stdin=config.stdin,
             stdin_once=config.stdin_once,
             log_size_max=node.settings.containers.log_size_max,
+            no_new_keyring=options.no_new_keyring,
             restore=Path(record.restored_from) if record.restored_from else None,
         )
     fault("start_container.created")
