@@ -520,7 +520,34 @@ async def test_a_stop_during_a_start_comes_after_it(node: Node, steps: Steps) ->
     record = node.state.containers[APP]
     assert (record.phase, record.exit_code) == (ContainerPhase.EXITED, 137)
     assert steps.done.count("signal 9") == 1
-    assert not node.stop_deadlines
+    assert not node.graces
+
+
+async def test_the_grace_of_a_stop_counts_from_its_signal(node: Node, steps: Steps) -> None:
+    await a_pod(node)
+    await a_container(node, ContainerPhase.RUNNING)
+    exits = cast(Any, node.exits)
+    told = asyncio.Event()
+
+    def ended(container_id: str, number: int) -> None:
+        told.set()
+        if number == 9:
+            on_exit(node, Exit(container_id, 137, 5))
+
+    exits.on_signal = ended
+
+    def stop(seconds: int) -> asyncio.Task[Any]:
+        request = cri.StopContainerRequest(container_id=APP, timeout=seconds)
+        return asyncio.create_task(stop_container(node, request))
+
+    async with node.locks.hold(APP):  # as a checkpoint does
+        stops = [stop(1), stop(100)]
+        await asyncio.sleep(1.05)
+    await told.wait()
+    stops.append(stop(0))  # shortens it
+    await asyncio.gather(*stops)
+    assert [s for s in steps.done if s.startswith("signal")] == ["signal 15", "signal 9"]
+    assert not node.graces
 
 
 async def test_a_start_that_does_not_come_to_its_end(node: Node, steps: Steps) -> None:

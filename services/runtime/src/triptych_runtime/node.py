@@ -13,7 +13,7 @@ from triptych_runtime.cgroups import CgroupManager
 from triptych_runtime.checkpoint.criu import Criu
 from triptych_runtime.clients import ImageClient, StreamingClient
 from triptych_runtime.events import EventBus
-from triptych_runtime.lifecycle import Flights, Waits
+from triptych_runtime.lifecycle import Flights, Grace, Waits
 from triptych_runtime.locks import Locks
 from triptych_runtime.metrics import RuntimeMetrics
 from triptych_runtime.model import ContainerRecord, SandboxRecord
@@ -85,7 +85,7 @@ class Node:
     """The parts of the runtime daemon, wired once at start.
 
     :ivar processes: the last few `process` documents that commands were exec'd after, by container.
-    :ivar stop_deadlines: when each container that is being stopped gets SIGKILL (monotonic seconds).
+    :ivar graces: of the containers that are being stopped: from the stop signal until SIGKILL.
     """
 
     settings: Settings
@@ -111,7 +111,7 @@ class Node:
     locks: Locks = field(default_factory=Locks)
     processes: dict[str, dict[str, Any]] = field(default_factory=dict)
     exit_waits: Waits[ContainerRecord] = field(default_factory=Waits)
-    stop_deadlines: dict[str, float] = field(default_factory=dict)
+    graces: dict[str, Grace] = field(default_factory=dict)
     stop_changes: Waits[None] = field(default_factory=Waits)
     sandbox_entries: MessageCache[SandboxRecord, bytes] = field(
         default_factory=lambda: MessageCache(lambda record: list_entry(sandbox_message(record)))

@@ -6,13 +6,12 @@ import asyncio
 import contextlib
 import logging
 import signal
-import time
 
 from runtime.v1 import api_pb2
 from triptych_errors import TriptychError
 
 from triptych_runtime.errors import StopTimeout
-from triptych_runtime.lifecycle import fault
+from triptych_runtime.lifecycle import Grace, fault
 from triptych_runtime.model import ContainerPhase, ContainerRecord
 from triptych_runtime.monitor.exits import FILE_GRACE
 from triptych_runtime.node import Node
@@ -23,17 +22,15 @@ log = logging.getLogger(__name__)
 async def stop(node: Node, record: ContainerRecord, seconds: float) -> None:
     """Stop a container: its stop signal, then SIGKILL after `seconds`; 0 kills at once.
 
-    One stop runs a container. A later call joins it and can only shorten its grace.
+    The grace counts from the signal: what holds the container's lock (a start, a checkpoint) does not use it
+    up. One stop runs a container. A later call joins it and can only shorten its grace.
 
     :raises StopTimeout: when a process does not end after SIGKILL.
     """
     starting = record.phase is ContainerPhase.STARTING or f"start {record.id}" in node.flights
     if not record.running and not starting:
         return
-    deadline = time.monotonic() + seconds
-    known = node.stop_deadlines.get(record.id)
-    if known is None or deadline < known:
-        node.stop_deadlines[record.id] = deadline
+    if node.graces.setdefault(record.id, Grace(seconds)).shorten(seconds):
         node.stop_changes.notify(record.id, None)
     await node.flights.join(f"stop {record.id}", lambda: _stop(node, record))
 
@@ -44,20 +41,21 @@ async def _stop(node: Node, record: ContainerRecord) -> None:
             current = node.state.containers.get(record.id)
         if current is None or not current.running:
             return
-        if node.stop_deadlines[record.id] > time.monotonic():
+        if node.graces[record.id].left() > 0:
             fault("stop_container.signal")
             node.exits.signal(record.id, current.stop_signal)
+            node.graces[record.id].begin()
             if await _exited_in_time(node, current):
                 return
         await _kill(node, current)
     finally:
-        node.stop_deadlines.pop(record.id, None)
+        node.graces.pop(record.id, None)
 
 
 async def _exited_in_time(node: Node, record: ContainerRecord) -> bool:
-    """Wait for the exit until the deadline, which later calls may move forward."""
+    """Wait for the exit until the grace is over, which later calls may shorten."""
     while not _ended(node, record):
-        left = node.stop_deadlines[record.id] - time.monotonic()
+        left = node.graces[record.id].left()
         if left <= 0:
             return False
         waits = [
