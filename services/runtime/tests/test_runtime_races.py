@@ -337,6 +337,23 @@ async def test_a_failing_network_is_the_error_and_all_is_undone(node: Node, step
     assert (await run_pod_sandbox(node, run_request())).pod_sandbox_id in node.state.sandboxes
 
 
+@pytest.mark.parametrize("step", ["files.create", "cgroups.create_pod"])
+async def test_what_is_still_made_when_the_network_fails_is_undone_after_it(
+    node: Node, steps: Steps, step: str
+) -> None:
+    steps.errors["network.setup"] = Internal("no ADD")
+    gate = steps.hold(step)
+    run = asyncio.create_task(run_pod_sandbox(node, run_request()))
+    await steps.begun[step].wait()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not {"network.teardown", "files.destroy", "cgroups.remove_pod"} & set(steps.done)
+    gate.set()
+    with pytest.raises(Internal, match="^no ADD$"):
+        await run
+    assert {"network.teardown", "files.destroy", "cgroups.remove_pod"} <= set(steps.done)
+
+
 async def test_an_undo_goes_on_after_a_step_that_fails(node: Node, steps: Steps) -> None:
     steps.errors["network.setup"] = Internal("no ADD")
     steps.errors["network.teardown"] = Internal("no DEL")

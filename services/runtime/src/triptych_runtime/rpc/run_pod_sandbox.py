@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 from runtime.v1 import api_pb2
+from triptych_linux.process import shielded
 from triptych_service.tracing import span
 
 from triptych_runtime import clock
@@ -122,10 +123,12 @@ async def _build(node: Node, record: SandboxRecord) -> SandboxRecord:
     fault("run_pod_sandbox.namespaces")
     record = msgspec.structs.replace(record, namespaces=pinned.paths())
     built: dict[str, Any] = {}
-    # The network takes by far the longest, and nothing else waits for it.
+    files = node.files.create(record.id, files_options(record, node.settings.containers.shm_size))
+    # The network takes by far the longest, and nothing else waits for it. Files and cgroup are made in
+    # threads, which cannot be cancelled: what they still make must not come after it was undone.
     await together(
         _network(node, record, built),
-        node.files.create(record.id, files_options(record, node.settings.containers.shm_size)),
+        shielded(files, node.settings.deadlines.create),
         _cgroup_and_init(node, record, pinned, built),
     )
     fault("run_pod_sandbox.network")
@@ -146,7 +149,8 @@ async def _cgroup_and_init(
     node: Node, record: SandboxRecord, pinned: PinnedNamespaces, built: dict[str, Any]
 ) -> None:
     if record.owns_cgroup:
-        await node.cgroups.create_pod(record.id, record.resources, record.overhead)
+        making = node.cgroups.create_pod(record.id, record.resources, record.overhead)
+        await shielded(making, node.settings.deadlines.create)
         fault("run_pod_sandbox.cgroup")
     if record.options.pid != api_pb2.POD:
         return
