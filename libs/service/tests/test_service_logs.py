@@ -89,6 +89,33 @@ def test_the_journal_gets_fields_by_its_native_protocol(datagrams: socket.socket
         assert line in entry
 
 
+def test_what_is_not_utf8_reaches_the_journal_with_escapes(datagrams: socket.socket) -> None:
+    handler = JournalHandler("triptych-image", datagrams.getsockname())
+    try:
+        handler.handle(record("read \udcff", path="/a/\udcfe"))
+        entry = datagrams.recv(8192)
+    finally:
+        handler.close()
+    assert b"MESSAGE=read \\udcff\n" in entry
+    assert b"PATH=/a/\\udcfe\n" in entry
+
+
+def test_a_record_that_cannot_be_told_does_not_fail_its_caller(
+    root: logging.Logger, datagrams: socket.socket
+) -> None:
+    class Broken:
+        def __str__(self) -> str:
+            raise ValueError("no text")
+
+    logs.setup("x", LogSettings(), io.StringIO())
+    root.addHandler(JournalHandler("x", datagrams.getsockname()))
+    logging.getLogger("y").info("broken", extra={"what": Broken()})
+    logging.getLogger("y").info("%d", "no number")
+    logging.getLogger("y").info("on")
+    assert b"MESSAGE=on\n" in datagrams.recv(8192)
+    root.handlers[-1].close()
+
+
 def test_a_huge_entry_goes_to_the_journal_as_a_sealed_file(datagrams: socket.socket) -> None:
     handler = JournalHandler("triptych-image", datagrams.getsockname())
     try:
@@ -142,3 +169,4 @@ def test_long_status_messages_keep_start_and_end() -> None:
     assert cut.startswith("start ä")
     assert cut.endswith("ä end")
     assert shorten("short") == "short"
+    assert shorten("file \udcff") == "file \\udcff"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,21 @@ def test_files_are_taken_by_name_and_bad_ones_passed_over(tmp_path: Path) -> Non
         str(tmp_path / "05-nothing.conflist"),
     ]
     assert [network.name for network in _config.load([str(tmp_path)], 0).networks] == ["one", "two"]
+
+
+def test_files_whose_names_are_not_utf8_are_told_with_escapes(tmp_path: Path) -> None:
+    for name, document in (
+        (b"00-\xff.conflist", "{"),
+        (b"10-\xff.conflist", conflist("one")),
+        (b"20-\xff.conf", {"name": "one", "type": "ptp"}),
+    ):
+        write(tmp_path / os.fsdecode(name), document)
+    loaded = _config.load([str(tmp_path)], 0)
+    assert [network.source for network in loaded.networks] == [f"{tmp_path}/10-\\udcff.conflist"]
+    assert [problem.partition(": ")[0] for problem in loaded.problems] == [
+        f"{tmp_path}/00-\\udcff.conflist",
+        f"{tmp_path}/20-\\udcff.conf",
+    ]
 
 
 def test_earlier_directories_come_first_and_a_name_counts_once(tmp_path: Path) -> None:

@@ -171,12 +171,15 @@ async def _abort(method: str, context: Context, error: Exception) -> NoReturn:
 
 
 def shorten(message: str) -> str:
-    """A message that fits a header: the start names the step, the end the cause, so the middle goes."""
-    if len(message.encode(errors="replace")) <= _LONGEST_MESSAGE:
-        return message
+    """A message that fits a header: the start names the step, the end the cause, so the middle goes.
+
+    A file name in it that is not UTF-8 is told with escapes: gRPC sends nothing else.
+    """
+    text = message.encode(errors="backslashreplace")
+    if len(text) <= _LONGEST_MESSAGE:
+        return text.decode()
     half = _LONGEST_MESSAGE // 2 - 8
-    start = message.encode(errors="replace")[:half].decode(errors="ignore")
-    end = message.encode(errors="replace")[-half:].decode(errors="ignore")
+    start, end = text[:half].decode(errors="ignore"), text[-half:].decode(errors="ignore")
     return f"{start} [...] {end}"
 
 

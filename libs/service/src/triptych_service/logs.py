@@ -99,7 +99,7 @@ class JournalHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self._send(journal_entry(record, self._identifier, self.format(record)))
-        except OSError:
+        except Exception:  # as in the handlers of the standard library: no log call raises
             self.handleError(record)
 
     def format(self, record: logging.LogRecord) -> str:
@@ -146,7 +146,9 @@ def journal_entry(record: logging.LogRecord, identifier: str, message: str) -> b
     }
     for key, value in fields(record).items():
         values.setdefault(_journal_name(key), value)
-    return b"".join(_journal_field(key, str(value).encode()) for key, value in values.items())
+    # File names and output of others need not be UTF-8, and a lone surrogate stands for such a byte.
+    texts = ((key, str(value).encode(errors="backslashreplace")) for key, value in values.items())
+    return b"".join(_journal_field(key, text) for key, text in texts)
 
 
 def _journal_name(key: str) -> str:

@@ -67,13 +67,19 @@ def load(directories: Sequence[str], limit: int) -> Loaded:
         try:
             config = read(path)
         except ConfigInvalid as error:
-            problems.append(error.message)
+            problems.append(_printable(error.message))
             continue
         if any(config.name == other.name for other in networks):
-            problems.append(f"{path}: name: another file has a network named {config.name!r}")
+            problem = f"{path}: name: another file has a network named {config.name!r}"
+            problems.append(_printable(problem))
         else:
             networks.append(config)
     return Loaded(tuple(networks), tuple(problems))
+
+
+def _printable(text: str) -> str:
+    """Text that logs and gRPC take, of a file whose name need not be UTF-8."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _files(directories: Sequence[str], problems: list[str]) -> Iterable[Path]:
@@ -150,7 +156,7 @@ def _build(conf: dict[str, Any], plugins: list[Any], path: Path) -> NetworkConfi
     versions = _offered(conf, path)
     return NetworkConfig(
         name=name,
-        source=str(path),
+        source=_printable(str(path)),
         versions=versions,
         version=versions[-1],
         plugins=tuple(_plugin(entry, index, path) for index, entry in enumerate(plugins)),
