@@ -18,7 +18,7 @@ from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metric
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 from runtime.v1 import api_pb2, api_pb2_grpc
-from triptych_service import ServiceSettings, TelemetrySettings, connect, span, tracing
+from triptych_service import ServiceSettings, TelemetrySettings, connect, span, telemetry, tracing
 from triptych_service.metrics import Metrics
 from triptych_service.settings import MetricsSettings
 from triptych_service.telemetry import wanted
@@ -228,6 +228,18 @@ def test_the_environment_wins(environment: dict[str, str], expected: tuple[bool,
     settings = ServiceSettings(telemetry=TelemetrySettings(endpoint="http://x:4317"))
     wants = wanted(settings, environment)
     assert (wants.traces, wants.otlp_metrics) == expected
+
+
+def test_resource_attributes_of_the_environment_win(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = TelemetrySettings(resource={"cluster": "file", "zone": "a", "service.name": "file"})
+    own = telemetry._resource("triptych-sample", "1", settings).attributes
+    assert (own["cluster"], own["zone"], own["service.name"]) == ("file", "a", "file")
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "cluster=variable,host.name=h,service.name=n")
+    won = telemetry._resource("triptych-sample", "1", settings).attributes
+    assert (won["cluster"], won["zone"]) == ("variable", "a")
+    assert (won["host.name"], won["service.name"], won["service.namespace"]) == ("h", "n", "triptych")
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "named")
+    assert telemetry._resource("triptych-sample", "1", settings).attributes["service.name"] == "named"
 
 
 def test_off_by_default() -> None:

@@ -135,17 +135,17 @@ def start(name: str, version: str, settings: ServiceSettings, metrics: Metrics) 
 
 
 def _resource(name: str, version: str, settings: TelemetrySettings) -> Resource:
-    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
     attributes: dict[str, str] = {
+        "service.name": name,
         "service.namespace": "triptych",
         "service.version": version,
         "host.name": os.uname().nodename,
         **settings.resource,
     }
-    if "OTEL_SERVICE_NAME" not in os.environ:
-        attributes["service.name"] = name
-    return Resource.create(attributes)
+    # `create` lets what it is given win over OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME.
+    return Resource.create(attributes).merge(OTELResourceDetector().detect())
 
 
 def _start_traces(telemetry: Telemetry, resource: Resource, settings: TelemetrySettings) -> None:
