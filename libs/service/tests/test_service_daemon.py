@@ -245,7 +245,7 @@ async def test_service_manager_hears_of_each_change(
     start: Start, datagrams: socket.socket, tmp_path: Path
 ) -> None:
     env = {"NOTIFY_SOCKET": str(datagrams.getsockname()), "WATCHDOG_USEC": "300000"}
-    daemon = start(env=env)
+    daemon = start("grace_seconds = 300", env=env)
     seen: list[str] = []
 
     def until(text: str) -> None:
@@ -260,6 +260,7 @@ async def test_service_manager_hears_of_each_change(
     until("READY=1")
     daemon.process.send_signal(signal.SIGTERM)
     until("STOPPING=1")
+    until("EXTEND_TIMEOUT_USEC=325000000")
     assert daemon.stop() == 0
 
 

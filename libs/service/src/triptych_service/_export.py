@@ -57,6 +57,10 @@ class Exporter(OTLPSpanExporter):
         """Send spans, again if need be; whether they have arrived. Blocks for ten seconds at most."""
         return self.export(spans) is SpanExportResult.SUCCESS
 
+    def end(self) -> None:
+        """Repeat no attempt from now on: somebody waits for the end."""
+        self._shutdown_in_progress.set()
+
     def _translate_data(self, data: Sequence[Any]) -> ExportTraceServiceRequest:
         scope = ScopeSpans(scope=InstrumentationScope(name="triptych"))
         for part in range(0, len(data), _AT_ONCE):

@@ -38,8 +38,9 @@ class Notifier:
     def reloading(self) -> None:
         self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
-    def stopping(self, status: str) -> None:
-        self._send("STOPPING=1", f"STATUS={status}")
+    def stopping(self, status: str, seconds: float) -> None:
+        """:param seconds: what the stop may take, also where the manager's own limit is lower."""
+        self._send("STOPPING=1", f"STATUS={status}", f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
 
     def status(self, text: str) -> None:
         self._send(f"STATUS={text}")

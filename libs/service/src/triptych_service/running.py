@@ -32,6 +32,10 @@ EXIT_FAILED = 1
 EXIT_CONFIG = 78
 """EX_CONFIG of sysexits.h: systemd's RestartPreventExitStatus= can tell a mistake from a crash."""
 
+END_SECONDS = 25.0
+"""What a stop may take after `grace_seconds`: what a daemon ends itself (15 s for attempts in the runtime
+daemon) and the last of telemetry. With the default grace this is the units' TimeoutStopSec=."""
+
 
 def run(definition: Definition[S]) -> NoReturn:
     """Run a daemon as its process's main program; exits 0 after a stop, 78 for a wrong configuration."""
@@ -142,8 +146,9 @@ class _Runner(Generic[S]):
                 self._notify.ready(f"serving on {socket.path}")
                 log.info("serving", extra={"socket": str(socket.path), "version": daemon.version})
                 await self._stopping.wait()
-                self._notify.stopping("finishing what is in flight")
-                log.info("stopping", extra={"grace": daemon.settings.grace_seconds})
+                grace = daemon.settings.grace_seconds
+                self._notify.stopping("finishing what is in flight", grace + END_SECONDS)
+                log.info("stopping", extra={"grace": grace})
                 await daemon.health.set_all(serving=False)
             finally:
                 self._stopping.set()

@@ -209,7 +209,8 @@ class ServiceSettings(Table):
     )
     grace_seconds: Annotated[float, msgspec.Meta(ge=0, le=3600)] = setting(
         20.0,
-        "How long a stop waits for RPCs in flight before it cancels them, in seconds.",
+        "How long a stop waits for RPCs in flight before it cancels them, in seconds. systemd, which kills "
+        "after the unit's `TimeoutStopSec=` of 45 s, is asked for 25 s more than this.",
         reload=Reload.LIVE,
     )
     max_message_bytes: Annotated[int, msgspec.Meta(ge=1 << 20, le=1 << 30)] = setting(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,18 +18,20 @@ from triptych_service.metrics import Metrics
 from triptych_service.settings import ServiceSettings, TelemetrySettings
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import MetricReader
     from opentelemetry.sdk.resources import Resource
     from prometheus_client import CollectorRegistry
 
     from triptych_service._export import Batches, Exporter
+    from triptych_service._metric_export import MetricExporter
     from triptych_service._recording import Sampling
 
 log = logging.getLogger(__name__)
 
 Environment = Mapping[str, str]
 
-LAST_SECONDS = 10.0
+LAST_SECONDS = 5.0
 """How long a daemon that stops, or is told of another collector, waits until what is held back is sent."""
 
 
@@ -78,10 +81,31 @@ class Traces:
     batches: Batches
     exporter: Exporter
 
-    def shutdown(self) -> None:
-        """Send what is held back and close the connection; blocks meanwhile."""
-        self.batches.shutdown(LAST_SECONDS)
+    def shutdown(self, seconds: float) -> None:
+        """Send what is held back and close the connection; blocks meanwhile, for `seconds` at most."""
+        self.exporter.end()
+        self.batches.shutdown(seconds)
         self.exporter.shutdown()
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """Where metrics go.
+
+    :param exporter: of the reader that sends them, if there is one.
+    """
+
+    provider: MeterProvider
+    exporter: MetricExporter | None
+
+    def shutdown(self, seconds: float) -> None:
+        """Send the last values and close; blocks meanwhile, for `seconds` at most."""
+        if self.exporter is not None:
+            self.exporter.end()
+        try:
+            self.provider.shutdown(timeout_millis=seconds * 1000)
+        except Exception as error:  # as the provider says that a reader was too late
+            log.warning("metrics are lost", extra={"error": str(error)})
 
 
 @dataclass(slots=True)
@@ -93,7 +117,7 @@ class Telemetry:
 
     registry: CollectorRegistry | None = None
     _traces: Traces | None = None
-    _metrics: Any = None
+    _metrics: Readings | None = None
 
     def retrace(self, name: str, version: str, settings: ServiceSettings) -> None:
         """Record traces as changed settings say; blocks until what was recorded before is sent."""
@@ -103,16 +127,21 @@ class Telemetry:
         else:
             tracing.install(None)
         if old is not None:
-            old.shutdown()
+            old.shutdown(LAST_SECONDS)
 
     def shutdown(self) -> None:
-        """Flush and stop; blocks for as long as the exporters need, so call it in a thread."""
+        """Flush and stop, spans and metrics at once; blocks meanwhile, so call it in a thread."""
         tracing.install(None)
-        if self._traces is not None:
-            self._traces.shutdown()
-        if self._metrics is not None:
-            self._metrics.shutdown(timeout_millis=LAST_SECONDS * 1000)
+        parts = [part for part in (self._traces, self._metrics) if part is not None]
         self._traces = self._metrics = None
+        threads = [
+            threading.Thread(target=part.shutdown, args=(LAST_SECONDS,), name="last export")
+            for part in parts
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
 
 
 def start(name: str, version: str, settings: ServiceSettings, metrics: Metrics) -> Telemetry:
@@ -124,13 +153,8 @@ def start(name: str, version: str, settings: ServiceSettings, metrics: Metrics) 
     resource = _resource(name, version, settings.telemetry)
     if wants.traces:
         _start_traces(telemetry, resource, settings.telemetry)
-    readers: list[MetricReader] = []
-    if wants.otlp_metrics:
-        readers.append(_otlp_reader(settings.telemetry))
-    if wants.prometheus:
-        readers.append(_prometheus_reader(telemetry))
-    if readers:
-        _start_metrics(telemetry, resource, readers, metrics)
+    if wants.otlp_metrics or wants.prometheus:
+        _start_metrics(telemetry, resource, wants, settings.telemetry, metrics)
     return telemetry
 
 
@@ -193,11 +217,9 @@ def _exporter_arguments(settings: TelemetrySettings, signal: str) -> dict[str, A
     return arguments
 
 
-def _otlp_reader(settings: TelemetrySettings) -> MetricReader:
-    from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+def _otlp_reader(exporter: MetricExporter, settings: TelemetrySettings) -> MetricReader:
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
-    exporter = OTLPMetricExporter(**_exporter_arguments(settings, "METRICS"))
     interval = None
     if "OTEL_METRIC_EXPORT_INTERVAL" not in os.environ:
         interval = settings.metrics_interval_seconds * 1000
@@ -214,10 +236,19 @@ def _prometheus_reader(telemetry: Telemetry) -> MetricReader:
 
 
 def _start_metrics(
-    telemetry: Telemetry, resource: Resource, readers: list[MetricReader], metrics: Metrics
+    telemetry: Telemetry, resource: Resource, wants: Wanted, settings: TelemetrySettings, metrics: Metrics
 ) -> None:
     from opentelemetry.sdk.metrics import MeterProvider
 
+    exporter: MetricExporter | None = None
+    readers: list[MetricReader] = []
+    if wants.otlp_metrics:
+        from triptych_service._metric_export import MetricExporter
+
+        exporter = MetricExporter(**_exporter_arguments(settings, "METRICS"))
+        readers.append(_otlp_reader(exporter, settings))
+    if wants.prometheus:
+        readers.append(_prometheus_reader(telemetry))
     provider = MeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=False)
-    telemetry._metrics = provider
+    telemetry._metrics = Readings(provider, exporter)
     metrics.attach(provider.get_meter("triptych"))
