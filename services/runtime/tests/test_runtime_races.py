@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from runtime.v1 import api_pb2 as cri
 from triptych_errors import Internal
+from triptych_linux.process import shielded
 from triptych_runtime import recovery
 from triptych_runtime.cgroups.groupkill import GroupKills
 from triptych_runtime.containers import handle_exit
@@ -170,7 +171,8 @@ class FakeNetwork:
         return self
 
     async def teardown(self, *_: object) -> None:
-        await self._steps("network.teardown")
+        # As the real one: to its end even when the caller is cancelled.
+        await shielded(self._steps("network.teardown"), 60)
 
 
 class FakeImages:
@@ -361,6 +363,36 @@ async def test_an_undo_goes_on_after_a_step_that_fails(node: Node, steps: Steps)
         await run_pod_sandbox(node, run_request())
     assert {"namespaces.destroy", "files.destroy", "cgroups.remove_pod"} <= set(steps.done)
     assert not node.state.sandboxes
+
+
+async def test_a_plugin_that_hangs_in_the_undo_keeps_only_the_network(
+    node: Node, steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name in (("lifecycle.undo", "STEP_DEADLINE"), ("sandboxes.release", "NETWORK_PATIENCE")):
+        part = importlib.import_module(f"triptych_runtime.{module}")
+        monkeypatch.setattr(part, name, getattr(part, name) / 50)
+    steps.errors["network.setup"] = Internal("no ADD")
+    gate = steps.hold("network.teardown")
+    with pytest.raises(Internal, match="^no ADD$"):
+        await run_pod_sandbox(node, run_request())
+    assert {"namespaces.destroy", "files.destroy", "cgroups.remove_pod"} <= set(steps.done)
+    assert not node.state.sandboxes
+    assert await stored(node) == ({}, {})
+    assert len(node.flights) == 1
+    gate.set()
+    await node.flights.settled_below("detach ")
+
+
+async def test_a_cancelled_stop_comes_to_its_end(node: Node, steps: Steps) -> None:
+    await a_pod(node)
+    gate = steps.hold("network.teardown")
+    stop = asyncio.create_task(stop_pod_sandbox(node, cri.StopPodSandboxRequest(pod_sandbox_id=POD)))
+    await steps.begun["network.teardown"].wait()
+    node.flights.call_off("stop sandbox ", SandboxNotReady(POD))
+    gate.set()
+    with pytest.raises(SandboxNotReady):
+        await stop
+    assert {"files.destroy", "cgroups.remove_pod"} <= set(steps.done)
 
 
 async def test_a_pod_that_does_not_come_to_its_end(node: Node, steps: Steps) -> None:
@@ -632,6 +664,15 @@ async def test_what_hangs_does_not_keep_the_daemon_from_getting_ready(
     await node.flights.drain(5)
     assert list(node.state.sandboxes) == [POD]
     assert not node.state.containers
+
+
+async def test_a_half_made_pod_goes_though_its_network_is_not_given_back(node: Node, steps: Steps) -> None:
+    await a_pod(node, phase=SandboxPhase.CREATING)
+    steps.errors["network.teardown"] = Internal("no DEL")
+    await recovery.reconcile(node, rebooted=False)
+    await node.flights.drain(5)
+    assert {"namespaces.destroy", "files.destroy", "cgroups.remove_pod"} <= set(steps.done)
+    assert await stored(node) == ({}, {})
 
 
 async def test_an_exit_that_cannot_be_written_down_is_still_told(

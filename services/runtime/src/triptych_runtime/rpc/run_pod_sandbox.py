@@ -99,8 +99,9 @@ async def _run(node: Node, record: SandboxRecord) -> str:
         log.info("making pod sandbox", extra={"sandbox": record.id, "pod": _name(record)})
         undo.push("record", lambda: node.state.delete(record))
         fault("run_pod_sandbox.record")
-        undo.push("sandbox", lambda: discard_sandbox(node, record))
-        record = await _build(node, record)
+        begun = record
+        undo.push("sandbox", lambda: discard_sandbox(node, begun))
+        record = await _build(node, begun)
         fault("run_pod_sandbox.built")
         record = msgspec.structs.replace(record, phase=SandboxPhase.READY)
         await node.state.save(record)

@@ -2,7 +2,8 @@
 
 from triptych_runtime.sandboxes.change import change
 from triptych_runtime.sandboxes.options import attachment, files_options, namespace_options, user_mappings
-from triptych_runtime.sandboxes.remove import discard_sandbox, remove_sandbox
+from triptych_runtime.sandboxes.release import discard_sandbox
+from triptych_runtime.sandboxes.remove import remove_sandbox
 from triptych_runtime.sandboxes.stop import stop_sandbox
 
 __all__ = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 
-import msgspec
 from runtime.v1 import api_pb2
 
 from triptych_runtime.containers import emit_sandbox, remove
@@ -12,7 +11,8 @@ from triptych_runtime.lifecycle import each, fault
 from triptych_runtime.model import SandboxPhase, SandboxRecord
 from triptych_runtime.node import Node
 from triptych_runtime.sandboxes.change import change
-from triptych_runtime.sandboxes.stop import release_sandbox, stop_sandbox
+from triptych_runtime.sandboxes.release import discard_sandbox
+from triptych_runtime.sandboxes.stop import stop_sandbox
 
 log = logging.getLogger(__name__)
 
@@ -36,18 +36,3 @@ async def _remove(node: Node, record: SandboxRecord) -> None:
     log.info("removed pod sandbox", extra={"sandbox": record.id})
     emit_sandbox(node, removing, api_pb2.CONTAINER_DELETED_EVENT)
     node.forget(record.id)
-
-
-async def discard_sandbox(node: Node, record: SandboxRecord) -> None:
-    """Undo everything that a sandbox may have, whatever it came to.
-
-    What the network does not give back it tries again by itself, from its own records.
-
-    :raises TriptychError, OSError: what the first step that failed raised; all were tried.
-    """
-    if record.phase is SandboxPhase.CREATING:
-        # It may have been attached, or have an init, without having come to say so.
-        paths = node.namespaces.get(record.id).paths()
-        record = msgspec.structs.replace(record, network_ready=True, namespaces=paths)
-        await node.cgroups.resolve(node.cgroups.container_path(record.cgroup_parent, record.id)).kill()
-    await release_sandbox(node, record, keep_pins=False)
