@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from triptych.streaming.v1 import streaming_pb2 as pb
@@ -113,6 +117,41 @@ async def test_a_container_that_has_ended(daemon, container) -> None:
     result = await client.exec_spdy(daemon.stub.OpenAttach(request).url, b"")
     with pytest.raises(StepFailed, match=f"container {container.id} is not running"):
         _ = result.exit_code
+
+
+@contextlib.contextmanager
+def monitor(path: Path) -> Iterator[socket.socket]:
+    """A listener as conmon has one."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        listener.setblocking(False)
+        yield listener
+
+
+async def test_a_client_that_does_not_read_frees_the_monitor(start_streaming, tmp_path: Path) -> None:
+    daemon = start_streaming("[timeouts]\nlag = 1\n")
+    loop = asyncio.get_running_loop()
+    request = pb.OpenAttachRequest(
+        target=pb.Target(container_id="c1", pod_name="lag"),
+        streams=pb.Streams(stdout=True),
+        attach_socket=str(tmp_path / "attach"),
+    )
+    with monitor(tmp_path / "attach") as listener:
+        url = daemon.stub.OpenAttach(request).url
+        async with client.attach_spdy(url, stderr=False) as remote:
+            assert remote.stdout and remote.session.transport
+            connected, _ = await loop.sock_accept(listener)
+            remote.session.transport.pause_reading()
+            with connected:
+                # Waits as conmon does when the daemon does not read.
+                with pytest.raises(OSError):
+                    while True:
+                        await loop.sock_sendall(connected, b"\2" + bytes(8191))
+            remote.session.transport.resume_reading()
+            assert b"did not read for 1 s" in await remote.status()
+    (line,) = await daemon.audit("lag")
+    assert "did not read for 1 s" in line["error"]
 
 
 async def test_a_long_socket_path(daemon, make_container) -> None:

@@ -84,6 +84,20 @@ async def test_a_frame_above_the_limit_is_too_big(start_streaming, container) ->
     assert (await daemon.audit("big"))[0]["exit_code"] is not None
 
 
+async def test_an_idle_client_of_a_process_that_has_ended_is_ended(start_streaming, container) -> None:
+    daemon = start_streaming("[timeouts]\nidle = 2\nlinger = 0.2\n")
+    # The child that is left behind writes more than the kernel holds of the connection.
+    request = container.shell("yes & read line; exit 3", stdin=True, stderr=False, pod="left")
+    async with client.remote_spdy(daemon.stub.OpenExec(request).url, stdin=True, stderr=False) as remote:
+        assert remote.stdin and remote.stdout and remote.session.transport
+        await remote.stdout.read_until(b"y\n")
+        remote.session.transport.pause_reading()
+        await remote.stdin.write(b"x\n")
+        (line,) = await daemon.audit("left")
+    assert line["error"] == "nothing moved for 2 s"
+    assert not active(daemon)
+
+
 @pytest.mark.parametrize("tty", [False, True])
 async def test_an_idle_exec_session_ends_with_its_process(start_streaming, container, tty: bool) -> None:
     daemon = start_streaming("[timeouts]\nidle = 3\n")

@@ -36,6 +36,10 @@ class SessionIdle(DeadlineExceeded):
     """No byte passed in either direction for the idle timeout."""
 
 
+class ClientLagging(DeadlineExceeded):
+    """A client did not read for so long that who shares the output with it had to be freed of it."""
+
+
 class TokenUnknown(NotFound):
     """A token that is wrong, was used, or has expired: told apart by nobody."""
 

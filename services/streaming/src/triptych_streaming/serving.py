@@ -104,6 +104,7 @@ class Server:
                 timeouts.idle,
                 timeouts.linger,
                 timeouts.hangup,
+                timeouts.lag,
             ),
             active.traffic,
         )

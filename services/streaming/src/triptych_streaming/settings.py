@@ -115,6 +115,12 @@ class TimeoutSettings(Table):
         "terminal), until the process is killed.",
         reload=Reload.LIVE,
     )
+    lag: Seconds = setting(
+        10.0,
+        "For a client of attach that does not read to go on reading; then its session is ended, because the "
+        "container, its log and its other clients wait for it; 0 for never.",
+        reload=Reload.LIVE,
+    )
     drain: Seconds = setting(
         3600.0,
         "For sessions that run when the daemon is told to stop; then they are ended. Under systemd the old "

@@ -33,8 +33,13 @@ def _split(packet: memoryview) -> tuple[Channel, memoryview]:
 class AttachBackend(Backend):
     """One client's connection to a monitor.
 
+    The monitor writes to its clients one after the other, and waits for each: while one is not read, the
+    container, its log and the other clients stand still.
+
     :param deadline: seconds for the monitor to answer.
     """
+
+    shared = True
 
     def __init__(self, session: AttachSession, *, deadline: float) -> None:
         self._session = session

@@ -35,6 +35,9 @@ class Input:
 class Backend(abc.ABC):
     """A process with its streams: prepared, started, waited for or hung up, and closed in any case."""
 
+    shared: bool = False
+    """Whether others wait when this client's output is not read."""
+
     @abc.abstractmethod
     async def prepare(self) -> None:
         """Do what can be done before the client has all its streams. The process must not run yet.

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from triptych_errors import TriptychError
 from triptych_linux.process import shielded
 
-from triptych_streaming.errors import PeerFault, SessionIdle, StreamsMissing
+from triptych_streaming.errors import ClientLagging, PeerFault, SessionIdle, StreamsMissing
 from triptych_streaming.protocol.channels import (
     Buffer,
     Channel,
@@ -43,6 +44,7 @@ class RemoteLimits:
     idle: float
     linger: float
     hangup: float
+    lag: float
 
 
 class RemoteSession:
@@ -56,7 +58,9 @@ class RemoteSession:
         loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[None] = loop.create_future()
         self._gone: asyncio.Future[str] = loop.create_future()
-        self._writable = asyncio.Event()
+        self._writable: asyncio.Future[None] = loop.create_future()
+        self._behind: float | None = None
+        """Since when the client lags."""
         self._outputs = Outputs(self._output, self._output_ended)
         self._intake = Intake(wire, limits.buffer)
         self._backend: Backend | None = None
@@ -71,6 +75,7 @@ class RemoteSession:
         :raises StreamsMissing: the client did not open its streams.
         :raises PeerFault: the client left or broke the protocol before the process was started.
         :raises SessionIdle: nothing moved for the idle timeout.
+        :raises ClientLagging: the client did not read what others share with it.
         """
         try:
             self._listen(early)
@@ -134,11 +139,14 @@ class RemoteSession:
     async def _serve(self, backend: Backend) -> Outcome:
         ended = asyncio.ensure_future(backend.wait())
         try:
-            await self._until(ended)
-        except (SessionIdle, asyncio.CancelledError) as error:
+            await self._until(ended, backend)
+            if ended.done():
+                await self._rest(backend)
+        except (SessionIdle, ClientLagging, asyncio.CancelledError) as error:
+            runs = not ended.done()
             ended.cancel()
-            why = str(error) if isinstance(error, SessionIdle) else "the streaming daemon stops"
-            await shielded(self._cut_off(backend, why), _KILLED_SECONDS)
+            why = str(error) if isinstance(error, TriptychError) else "the streaming daemon stops"
+            await shielded(self._cut_off(backend if runs else None, why), _KILLED_SECONDS)
             raise
         if not ended.done():
             ended.cancel()
@@ -146,28 +154,39 @@ class RemoteSession:
             self._wire.abort()
             grace = self._limits.hangup
             return await shielded(backend.hang_up(grace), grace + _KILLED_SECONDS)
-        outcome = ended.result()
-        await self._rest()
-        return await self._finish(outcome)
+        return await self._finish(ended.result())
 
-    async def _until(self, ended: asyncio.Future[Outcome]) -> None:
-        """Wait until the process or the client is gone, and watch the idle clock."""
-        now = asyncio.get_running_loop().time
-        idle = self._limits.idle
-        while not (ended.done() or self._gone.done()):
-            left = self._wire.active_at + idle - now() if idle else None
-            if left is not None and left <= 0:
-                raise SessionIdle(f"nothing moved for {idle:g} s")
-            await asyncio.wait((ended, self._gone), timeout=left, return_when=asyncio.FIRST_COMPLETED)
+    async def _until(self, awaited: asyncio.Future[Any], backend: Backend) -> None:
+        """Wait until something has come or the client is gone, and watch the clocks."""
+        while not (awaited.done() or self._gone.done()):
+            left = self._left(backend)
+            await asyncio.wait((awaited, self._gone), timeout=left, return_when=asyncio.FIRST_COMPLETED)
 
-    async def _cut_off(self, backend: Backend, why: str) -> None:
+    def _left(self, backend: Backend) -> float | None:
+        """Seconds until the first clock can run out, None when there is none.
+
+        :raises SessionIdle, ClientLagging: one has run out.
+        """
+        limits, now, clocks = self._limits, asyncio.get_running_loop().time(), []
+        if limits.idle:
+            clocks.append(self._wire.active_at + limits.idle - now)
+            if clocks[-1] <= 0:
+                raise SessionIdle(f"nothing moved for {limits.idle:g} s")
+        if limits.lag and backend.shared:
+            clocks.append(limits.lag if self._behind is None else self._behind + limits.lag - now)
+            if clocks[-1] <= 0:
+                raise ClientLagging(f"the client did not read for {limits.lag:g} s: others wait for it")
+        return min(clocks, default=None)
+
+    async def _cut_off(self, running: Backend | None, why: str) -> None:
         self._stop_pumps()
         self._protocol.finish(Outcome(failure=why))
         self._flush()
-        await backend.hang_up(0)
+        if running is not None:
+            await running.hang_up(0)
         await self._wire.close(_CLOSE_SECONDS, self._protocol.confirmed)
 
-    async def _rest(self) -> None:
+    async def _rest(self, backend: Backend) -> None:
         """Pass on all that the process wrote before it ended.
 
         Its own output is there to be read now. More can only come from children that it left behind with the
@@ -181,8 +200,8 @@ class RemoteSession:
         while not (self._gone.done() or outputs.ended):
             outputs.drain()
             if not outputs.ended:
-                self._writable.clear()
-                await self._writable.wait()
+                self._writable = asyncio.get_running_loop().create_future()
+                await self._until(self._writable, backend)
 
     async def _finish(self, outcome: Outcome) -> Outcome:
         self._stop_pumps()
@@ -198,16 +217,25 @@ class RemoteSession:
         self._protocol.output(channel, data)
         self._wire.write(self._protocol.take())
         if self._wire.congested:
-            self._outputs.pause()
+            self._pause()
 
     def _output_ended(self, channel: Channel) -> None:
         self._protocol.end_output(channel)
         self._flush()
 
+    def _pause(self) -> None:
+        self._outputs.pause()
+        if self._behind is None:
+            self._behind = asyncio.get_running_loop().time()
+
     def _resume(self) -> None:
-        if not self._wire.congested:
-            self._outputs.resume()
-            self._writable.set()
+        if self._wire.congested:
+            self._pause()
+            return
+        self._behind = None
+        self._outputs.resume()
+        if not self._writable.done():
+            self._writable.set_result(None)
 
     def _flush(self) -> None:
         self._wire.write(self._protocol.take())
@@ -250,6 +278,5 @@ class RemoteSession:
         self._lose(_CLIENT_GONE)
 
     def _lose(self, why: str) -> None:
-        self._writable.set()
         if not self._gone.done():
             self._gone.set_result(why)
