@@ -108,8 +108,9 @@ async def test_removal_takes_what_nobody_else_has(store: Store) -> None:
     await store.remove_images([two.id, "sha256:unknown"])
     assert on_disk(store) == {"l": 0, "t": 0, "b": 0}
     assert (store.snapshot.layer_bytes, store.snapshot.layer_inodes) == (0, 0)
-    assert await store.empty_trash() == 8
-    assert list(store.paths.trash.iterdir()) == []
+    assert len(os.listdir(store.paths.trash)) == 8
+    await store.empty_trash()
+    assert os.listdir(store.paths.trash) == []
 
 
 async def test_a_name_moves_and_the_old_image_stays(store: Store) -> None:

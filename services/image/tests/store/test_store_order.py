@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
@@ -35,15 +34,15 @@ class Recorder:
         self.events: list[str] = []
         for name in ("rename", "unlink", "rmdir"):
             monkeypatch.setattr(os, name, self._told(name, getattr(os, name)))
-        monkeypatch.setattr(shutil, "rmtree", self._told("rmtree", shutil.rmtree))
         monkeypatch.setattr(durability, "sync_filesystem", self._synced)
 
     def _told(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(path: Any, *rest: Any, **options: Any) -> Any:
             done = real(path, *rest, **options)
-            target = Path(rest[0] if name == "rename" else path)
-            if target.is_absolute():  # else within a tree that is being removed
-                self.events.append(f"{name} {target.relative_to(self.root).parts[0]}")
+            fd = options.get("dst_dir_fd", options.get("dir_fd"))
+            base = Path("/" if fd is None else os.readlink(f"/proc/self/fd/{fd}"))
+            target = base / (rest[0] if name == "rename" else path)
+            self.events.append(f"{name} {target.relative_to(self.root).parts[0]}")
             return done
 
         return call
@@ -137,8 +136,9 @@ async def test_a_synced_row_goes_before_files(recorded: tuple[Store, Recorder]) 
     committed = removed.index("COMMIT")
     assert "DELETE FROM layers" in removed[:committed]
     assert removed[committed:] == ["COMMIT", "NORMAL", *["rename trash"] * 4]
-    assert "rmtree trash" in freed and "unlink trash" in freed
+    assert "rmdir trash" in freed and "unlink trash" in freed
     assert {event.split()[1] for event in freed} == {"trash"}
+    assert os.listdir(store.paths.trash) == []
 
 
 async def test_without_a_sync_no_row(

@@ -15,6 +15,7 @@ from triptych_image.store import _changes, _recovery, _rows
 from triptych_image.store._core import Core
 from triptych_image.store._database import transaction
 from triptych_image.store._disk import disk_error
+from triptych_image.store._trash import discard
 from triptych_image.store.holds import Hold
 from triptych_image.store.records import LayerRecord
 
@@ -46,8 +47,8 @@ class Content(Core):
                     _rows.insert_layer(connection, layer)
             except BaseException as error:
                 # Without a row it would be in the way of the next attempt.
-                _recovery.discard(self.paths, self.paths.layer(layer.key))
-                _recovery.discard(self.paths, self.paths.tape(layer.key))
+                discard(self.paths, self.paths.layer(layer.key))
+                discard(self.paths, self.paths.tape(layer.key))
                 if isinstance(error, OSError):
                     raise disk_error(error, f"store layer {layer.key}") from error
                 raise

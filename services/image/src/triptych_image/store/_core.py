@@ -21,6 +21,7 @@ from triptych_image.errors import StoreUnusable
 from triptych_image.faults import point
 from triptych_image.store import _recovery
 from triptych_image.store._database import Database, DatabaseBroken
+from triptych_image.store._trash import discard, empty_trash
 from triptych_image.store.ballast import Ballast
 from triptych_image.store.durability import SyncGate, boot_id
 from triptych_image.store.paths import Paths
@@ -140,11 +141,11 @@ class Core:
             return False
         point("remove-before-rename")
         for key in layers:
-            _recovery.discard(self.paths, self.paths.layer(key))
+            discard(self.paths, self.paths.layer(key))
             point("remove-between-renames")
-            _recovery.discard(self.paths, self.paths.tape(key))
+            discard(self.paths, self.paths.tape(key))
         for digest in unused:
-            _recovery.discard(self.paths, self.paths.blob(digest))
+            discard(self.paths, self.paths.blob(digest))
         point("remove-after-rename")
         return True
 
@@ -153,23 +154,22 @@ class Core:
     async def drop(self, *places: Path) -> None:
         """Discard what was being made, as far as it is there; a cancelled caller does not stop it."""
 
-        def discard() -> None:
+        def work() -> None:
             for place in places:
-                _recovery.discard(self.paths, place)
+                discard(self.paths, place)
 
-        await shielded(asyncio.to_thread(discard), _CLEANUP_SECONDS)
+        await shielded(asyncio.to_thread(work), _CLEANUP_SECONDS)
         self.free_soon()
 
     def free_soon(self) -> None:
         """Have what was discarded freed in the background."""
         self.trash.set()
 
-    async def empty_trash(self) -> int:
-        """Free what was discarded, in a thread; returns how many trees."""
+    async def empty_trash(self) -> None:
+        """Free what was discarded, in a thread."""
         async with self._emptying:
-            count = await asyncio.to_thread(_recovery.empty_trash, self.paths)
+            await asyncio.to_thread(empty_trash, self.paths)
             await asyncio.to_thread(self._ballast.make)
-            return count
 
     def free_bytes(self) -> int:
         """What the file system of the store has left for the daemon."""

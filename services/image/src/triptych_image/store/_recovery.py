@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import sqlite3
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from triptych_image.faults import point
 from triptych_image.store import _rows
 from triptych_image.store._changes import complete
 from triptych_image.store._database import transaction
+from triptych_image.store._trash import discard
 from triptych_image.store.paths import Paths
 from triptych_image.store.records import RootfsKind, Snapshot
 
@@ -97,6 +97,7 @@ def discard_strays(paths: Paths, snapshot: Snapshot, oldest: int) -> int:
     strays = [Path(entry.path) for entry in os.scandir(paths.tmp)]
     for directory in (paths.layers, paths.tapes):
         strays += [Path(e.path) for e in os.scandir(directory) if e.name not in snapshot.layers]
+    known_rootfs.add(paths.rootfs_trash.name)
     strays += [Path(e.path) for e in os.scandir(paths.rootfs) if e.name not in known_rootfs]
     for algorithm in os.scandir(paths.blobs):
         strays += [
@@ -108,17 +109,6 @@ def discard_strays(paths: Paths, snapshot: Snapshot, oldest: int) -> int:
     for path in strays:
         discard(paths, path)
     return len(strays)
-
-
-def discard(paths: Paths, path: Path) -> None:
-    """Take a file or directory out of sight; `empty_trash` frees it. Missing is fine."""
-    try:
-        os.rename(path, paths.discarded())
-    except FileNotFoundError:
-        return
-    except OSError:
-        # The writable layers may lie on another file system.
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def quarantine(paths: Paths) -> Path:
@@ -137,15 +127,3 @@ def quarantine(paths: Paths) -> Path:
     else:
         os.rename(paths.rootfs, paths.rootfs.with_name(f"{paths.rootfs.name}-{aside.name}"))
     return aside
-
-
-def empty_trash(paths: Paths) -> int:
-    """Free what was discarded; returns how many trees. Blocking, and may take seconds."""
-    count = 0
-    for entry in list(os.scandir(paths.trash)):
-        if entry.is_dir(follow_symlinks=False):
-            shutil.rmtree(entry.path, ignore_errors=True)
-        else:
-            Path(entry.path).unlink(missing_ok=True)
-        count += 1
-    return count

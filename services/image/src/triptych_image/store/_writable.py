@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable
 
 from triptych_image.errors import ImageNotFound
 from triptych_image.faults import point
-from triptych_image.store import _changes, _recovery, _rows
+from triptych_image.store import _changes, _rows
 from triptych_image.store._core import Core
 from triptych_image.store._database import transaction
+from triptych_image.store._trash import discard
 from triptych_image.store.records import RootfsRecord
 
 
@@ -36,7 +37,7 @@ class Writable(Core):
                 with transaction(connection):
                     _rows.insert_rootfs(connection, rootfs)
             except BaseException:
-                _recovery.discard(self.paths, self.paths.writable(rootfs.key))
+                discard(self.paths, self.paths.writable(rootfs.key))
                 raise
             self.snapshot = _changes.with_rootfs(self.snapshot, rootfs)
             point("rootfs-after-row")
@@ -62,7 +63,7 @@ class Writable(Core):
             self.snapshot = _changes.without_rootfs(self.snapshot, gone)
             point("rootfs-remove-after-row")
             for record in records:
-                _recovery.discard(self.paths, self.paths.writable(record.key))
+                discard(self.paths, self.paths.writable(record.key))
             if orphaned:
                 self.snapshot = _changes.without_images(self.snapshot, set(), layers)
                 self._discard(layers, {record.config for record in records})

@@ -8,6 +8,7 @@ root/ballast              room for removals on a full disk
 root/tmp/                 what is being made; emptied at start
 root/trash/               what is being removed; emptied at start
 rootfs/<key>/             writable layers: upper and work
+rootfs/.trash/            what is being removed of them, where they lie on another file system
 """
 
 from __future__ import annotations
@@ -52,6 +53,11 @@ class Paths:
     @property
     def trash(self) -> Path:
         return self.root / "trash"
+
+    @property
+    def rootfs_trash(self) -> Path:
+        """No key has this name; made when it is needed."""
+        return self.rootfs / ".trash"
 
     @property
     def layers(self) -> Path:
