@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from triptych_dev.patience import PATIENCE
+from triptych_linux.pidfd import ProcessIdentity
 from triptych_runtime.network import Network, NetworkSettings, PodAttachment, PortMapping
 from triptych_runtime.network.errors import (
     AnnotationInvalid,
@@ -291,6 +295,45 @@ async def test_what_a_crash_left_half_done_is_undone_at_start(node: Node) -> Non
     async with running(node.network()) as network:
         await until(lambda: not network.attached())
     assert node.records == []
+
+
+# A daemon that attaches the pod, to be killed meanwhile.
+DAEMON = """
+import asyncio, sys
+from pathlib import Path
+from triptych_runtime.network import Network, NetworkSettings, PodAttachment
+
+async def main(root, sandbox):
+    settings = NetworkSettings(conf_dirs=(f"{root}/conf",), bin_dirs=(f"{root}/bin",))
+    async with asyncio.TaskGroup() as tasks:
+        network = Network(settings, root / "data")
+        await network.start(tasks)
+        pod = dict(sandbox_id=sandbox, netns=Path("/proc/self/ns/net"), name="a", namespace="b", uid="c")
+        await network.setup(PodAttachment(**pod))
+
+asyncio.run(main(Path(sys.argv[1]), sys.argv[2]))
+"""
+
+
+async def test_a_plugin_that_outlives_its_daemon_ends_before_the_pod_is_detached(node: Node) -> None:
+    wait = "while [ ! -e $here/../go ]; do sleep 0.02; done; touch $here/../late;"
+    node.plugin("main", ADD=f"echo $$ > $here/../pid.new; mv $here/../pid.new $here/../pid; {wait} {REPLY}")
+    node.configure("main")
+    daemon = subprocess.Popen([sys.executable, "-c", DAEMON, node.root, SANDBOX])
+    try:
+        await until((node.root / "pid").exists, 60 * PATIENCE)
+        daemon.kill()
+        plugin = ProcessIdentity.of(int((node.root / "pid").read_text()))
+        assert plugin.alive()
+        async with running(node.network()) as network:
+            await until(lambda: not network.attached(), 60 * PATIENCE)
+        assert not plugin.alive()
+    finally:
+        (node.root / "go").touch()
+        daemon.kill()
+        daemon.wait()
+    assert node.sequence == ["ADD main", "DEL main"]
+    assert not (node.root / "late").exists()
 
 
 async def test_a_damaged_record_is_put_aside(node: Node) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import stat
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from triptych_linux import process
+from triptych_linux import marked, process
 from triptych_linux.errors import ProcessTimeout
 from triptych_linux.process import Completed
 from triptych_service import span
@@ -26,6 +27,8 @@ from triptych_runtime.network.errors import (
 )
 from triptych_runtime.network.settings import NetworkSettings
 
+log = logging.getLogger(__name__)
+
 _TRY_AGAIN = 11
 # Of the daemon's own life, no business of a plugin.
 _PRIVATE = ("NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_", "OTEL_", "TRIPTYCH_", "CNI_")
@@ -33,6 +36,7 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MAX_OUTPUT = 4 << 20
 # Longer than a plugin needs that has the processor.
 _SLOT_SECONDS = 1.0
+_ORPHAN_SECONDS = 5.0
 
 _Stamp = tuple[str, int, int, int]
 
@@ -149,6 +153,23 @@ class Plugins:
                     raise _failure(step, done)
                 return done.stdout
 
+    async def end_orphans(self, sandbox_ids: Collection[str]) -> None:
+        """Kill the plugins that a daemon which was killed left at work on pods, and wait for their end.
+
+        An ADD that goes on would come after our DEL, and what it makes nobody would take back.
+        """
+        try:
+            killed = await marked.kill(
+                "CNI_CONTAINERID", sandbox_ids, _may_be_plugin, deadline=_ORPHAN_SECONDS
+            )
+        except TimeoutError:
+            log.warning(
+                "a CNI plugin of a former run does not end", extra={"sandboxes": sorted(sandbox_ids)}
+            )
+            return
+        if killed:
+            log.warning("killed CNI plugins of a former run", extra={"pids": [p.pid for p in killed]})
+
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:
         """One of the places of plugins that run at once; one that takes long waits for something and gives
@@ -168,6 +189,14 @@ class Plugins:
         finally:
             timer.cancel()
             give_up()
+
+
+def _may_be_plugin(pid: int) -> bool:
+    """Whether a process is in a group that was made in a session of somebody else, as we start plugins.
+
+    A server that a plugin left behind on purpose leads a session of its own.
+    """
+    return os.getpgid(pid) != os.getsid(pid)
 
 
 def _failure(step: str, done: Completed) -> PluginFailed | PluginBusy:

@@ -51,13 +51,16 @@ class Network:
     async def start(self, tasks: asyncio.TaskGroup) -> None:
         """Load the configuration, then watch it and retry unfinished teardowns as tasks of `tasks`.
 
-        Attachments that a former run left half made or half undone are undone in the background.
+        Attachments that a former run left half made or half undone are undone in the background; plugins
+        that it left at work on them are killed first.
         """
         await asyncio.to_thread(self._records.load)
         await self._catalog.start(tasks)
-        for sandbox_id, record in self._records.all().items():
-            if record.phase is not Phase.ADDED:
-                self._retries.add(sandbox_id)
+        half_done = [i for i, record in self._records.all().items() if record.phase is not Phase.ADDED]
+        if half_done:
+            await self._plugins.end_orphans(half_done)
+        for sandbox_id in half_done:
+            self._retries.add(sandbox_id)
         tasks.create_task(self._retries.run(), name="network teardown")
 
     def reconfigure(self, settings: NetworkSettings) -> None:
