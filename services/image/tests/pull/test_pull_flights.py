@@ -72,6 +72,42 @@ async def test_a_new_flight_waits_until_the_stopped_one_has_cleaned_up() -> None
         assert events == ["cleaned", "began"]
 
 
+async def test_a_flight_that_waits_for_a_stopped_one_stops_too_and_the_next_waits_on() -> None:
+    cleaning, clean = asyncio.Event(), asyncio.Event()
+    events: list[str] = []
+
+    async def slow_to_stop() -> int:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            cleaning.set()
+            await clean.wait()
+            events.append("cleaned")
+        return 1
+
+    async def work(name: str) -> int:
+        events.append(name)
+        return 2
+
+    async with asyncio.TaskGroup() as tasks:
+        flights: Flights[str, int] = Flights(tasks)
+        first = asyncio.create_task(flights.join("k", slow_to_stop))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        first.cancel()
+        await cleaning.wait()
+        second = asyncio.create_task(flights.join("k", lambda: work("second")))
+        await asyncio.sleep(0.01)
+        second.cancel()
+        await asyncio.wait([second])
+        third = asyncio.create_task(flights.join("k", lambda: work("third")))
+        await asyncio.sleep(0.01)
+        assert events == []
+        clean.set()
+        assert await third == (2, True)
+    assert events == ["cleaned", "third"]
+
+
 async def test_errors_reach_everybody_and_tell_who_joined() -> None:
     async def work() -> int:
         await asyncio.sleep(0.01)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -62,7 +61,8 @@ class Flights(Generic[K, T]):
             flight.waiters -= 1
             if flight.waiters == 0 and not flight.result.done():
                 self._forget(key, flight)
-                self._ending[key] = flight.result
+                # Where one is ending already this one did not begin, and the next waits for that one too.
+                self._ending.setdefault(key, flight.result)
                 if flight.task is not None:
                     flight.task.cancel()
 
@@ -71,8 +71,7 @@ class Flights(Generic[K, T]):
         try:
             previous = self._ending.get(key)
             if previous is not None:
-                with contextlib.suppress(BaseException):
-                    await asyncio.shield(_settled(previous))
+                await asyncio.wait([previous])
             result = await work()
         except asyncio.CancelledError:
             flight.result.cancel()
@@ -98,10 +97,6 @@ class Joined(Exception):
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
         self.error = error
-
-
-async def _settled(future: asyncio.Future[Any]) -> None:
-    await asyncio.wait([future])
 
 
 class Slots:
