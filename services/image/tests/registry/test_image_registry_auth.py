@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import logging
@@ -238,6 +239,26 @@ async def test_token_server_that_fails_is_asked_again(serve: Any, client_for: An
     asked = token_server(registry, (503, {}), {"token": "tok"})
     await resolve(client_for(), f"{registry.host}/app")
     assert len(asked) == 2
+
+
+async def test_token_answer_that_stalls_is_given_up_and_asked_for_again(serve: Any, client_for: Any) -> None:
+    registry = await serve()
+    digest = registry.add_blob(b"content")
+    demand(registry, bearer(registry), lambda sent: sent == "Bearer tok")
+    asked = token_server(registry, {"token": "tok"})
+
+    async def stall(seen: Any, wire: Any) -> bool | None:
+        registry.hooks.remove(("/token", stall))
+        await wire.raw(b'HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{"tok')
+        await wire.reader.read()
+        return None
+
+    registry.hook("/token", stall)
+    client = client_for(response_seconds=1.0)
+    blob = Descriptor(MediaType.OCI_LAYER, digest, 7)
+    async with asyncio.timeout(60), client.repository(Reference.parse(f"{registry.host}/app")) as repository:
+        assert b"".join([chunk async for chunk in repository.open_blob(blob)]) == b"content"
+    assert len(asked) == 1
 
 
 async def test_token_server_that_is_away(serve: Any, client_for: Any) -> None:

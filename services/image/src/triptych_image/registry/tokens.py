@@ -161,8 +161,18 @@ class Authorizer:
         async with response:
             if response.status != 200:
                 raise await failure_of(response, f"token for {scope or service}")
-            data = await response.read(_MAX_ANSWER, "token")
+            data = await self._read(response)
         return _parse(data, link.origin.authority)
+
+    async def _read(self, response: Response) -> bytes:
+        """The answer, which is short; everybody who needs a token of this host waits for it."""
+        seconds = self._http.settings.response_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                return await response.read(_MAX_ANSWER, "token")
+        except TimeoutError:
+            reason = f"token answer not whole within {seconds:g} s"
+            raise AttemptFailed(Failure.SLOW, response.host, reason) from None
 
     def _link(self, host: Host, realm: str, credentials: Credentials | None) -> Link:
         """How to reach the token server; secrets never leave TLS because a registry says so."""
