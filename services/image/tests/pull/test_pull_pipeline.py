@@ -135,6 +135,20 @@ async def test_a_pull_stops_with_its_last_caller_and_leaves_nothing_half_made(
     assert list(puller.board) == []
 
 
+async def test_small_layers_show_their_progress(
+    puller: Puller, registry: Any, make_image: Any, layer_of: Any
+) -> None:
+    image = make_image(layer_of({"small": os.urandom(400_000)}))
+    registry.rate = 100_000
+    task = asyncio.create_task(pull(puller, registry.add("x:1", image)))
+    await until(
+        lambda: any(0 < layer.received < layer.total for one in puller.board for layer in one.layers)
+    )
+    registry.rate = 0
+    task.cancel()
+    await asyncio.wait([task])
+
+
 async def test_a_broken_connection_is_continued_by_range(
     puller: Puller, store: Store, workers: UnpackWorkers, registry: Any, make_image: Any, layer_of: Any
 ) -> None:

@@ -32,6 +32,12 @@ async def read(client: Any, registry: Any, blob: Descriptor, **options: Any) -> 
             return b"".join([chunk async for chunk in chunks])
 
 
+async def fetch(client: Any, registry: Any, blob: Descriptor, **options: Any) -> bytes:
+    async with client.repository(Reference.parse(f"{registry.host}/app")) as repository:
+        found: bytes = await repository.fetch_blob(blob, **options)
+        return found
+
+
 async def copy(client: Any, registry: Any, blob: Descriptor, **options: Any) -> tuple[bytes, Any]:
     """Through a pipe, drained by a thread as an unpack worker would."""
     reader, writer = os.pipe()
@@ -492,9 +498,48 @@ async def test_foreign_layers_come_from_their_urls(serve: Any, client_for: Any, 
     )
     assert await read(client_for(), registry, blob) == data
     assert registry.seen == []
+    assert await fetch(client_for(), registry, blob) == data
+    assert registry.seen == []
     plain = descriptor(data, urls=blob.urls)
     with pytest.raises(ContentNotFound):
         await read(client_for(), registry, plain)
+
+
+async def test_foreign_layer_with_a_wrong_digest_at_its_url(serve: Any, client_for: Any, noise: Any) -> None:
+    registry, elsewhere = await serve(), await serve()
+    data = noise(1000)
+    elsewhere.blobs[Digest.of(data)] = noise(1001)[1:]
+    url = f"{elsewhere.url}/v2/other/blobs/{Digest.of(data)}"
+    blob = Descriptor(MediaType.OCI_FOREIGN_LAYER, Digest.of(data), len(data), urls=(url,))
+    with pytest.raises(ContentNotFound):
+        await fetch(client_for(), registry, blob)
+    registry.blobs = dict(elsewhere.blobs)
+    with pytest.raises(ContentMismatch, match=f"{registry.host}: served the wrong content"):
+        await fetch(client_for(), registry, blob)
+    registry.add_blob(data)
+    assert await fetch(client_for(), registry, blob) == data
+
+
+async def test_small_blob_goes_on_where_its_connection_broke(
+    serve: Any, client_for: Any, noise: Any
+) -> None:
+    registry = await serve()
+    data = noise(50_000)
+    digest = registry.add_blob(data)
+
+    async def cut(seen: Any, wire: Any) -> bool | None:
+        if "range" in seen.headers:
+            return False
+        await wire.raw(b"HTTP/1.1 200 OK\r\nAccept-Ranges: bytes\r\nContent-Length: 50000\r\n\r\n")
+        await wire.raw(data[:20_000])
+        wire.writer.close()
+        return None
+
+    registry.hook(f"/blobs/{digest}", cut)
+    counted: list[int] = []
+    assert await fetch(client_for(), registry, descriptor(data), progress=counted.append) == data
+    assert [one.headers.get("range") for one in registry.seen] == [None, "bytes=20000-49999"]
+    assert sum(counted) == 50_000
 
 
 async def test_redirected_blob_is_resumed_where_it_was_redirected_to(

@@ -194,12 +194,13 @@ class ArchiveSource:
             os.close(file)
         return str(member.path)
 
-    async def fetch(self, descriptor: Descriptor) -> bytes:
+    async def fetch(self, descriptor: Descriptor, count: Any) -> bytes:
         """A small blob whole."""
         member = self._member(descriptor)
         data = await asyncio.to_thread(read, member, f"blob {descriptor.digest}")
         if len(data) != descriptor.size or not descriptor.digest.matches(data):
             raise LayerMismatch(f"blob {descriptor.digest} of the archive has another digest")
+        count(len(data))
         return data
 
     async def read(self, descriptor: Descriptor) -> AsyncIterator[bytes]:

@@ -184,8 +184,7 @@ class LayerFetcher:
     ) -> Unpacked:
         """A layer that fits into memory is proved before a byte of it is looked at, by one process less."""
         self._check_reserve()
-        data = await source.fetch(descriptor)
-        progress.received = len(data)
+        data = await source.fetch(descriptor, progress.count)
         seconds = self._settings.pull.progress_timeout_seconds
         with span("pull.unpack"):
             try:
@@ -201,13 +200,10 @@ class LayerFetcher:
     ) -> Unpacked:
         """Feed the worker and wait for it, as long as something moves."""
 
-        def count(received: int) -> None:
-            progress.received += received
-
         async def feed() -> None:
             try:
                 if offset < descriptor.size:
-                    progress.host = await source.copy(descriptor, job.sink, offset, count)
+                    progress.host = await source.copy(descriptor, job.sink, offset, progress.count)
             except SinkClosed:
                 pass  # the worker says why
             finally:

@@ -37,6 +37,10 @@ class LayerProgress:
         """An attempt begins."""
         self.stage, self.received, self.unpacked, self.entries = Stage.FETCHING, 0, 0, 0
 
+    def count(self, received: int) -> None:
+        """Bytes arrived."""
+        self.received += received
+
 
 @dataclass(slots=True, eq=False)
 class PullRecord:

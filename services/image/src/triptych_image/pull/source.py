@@ -25,7 +25,7 @@ class BlobSource(Protocol):
         :raises SinkClosed: when the pipe's reader went away.
         """
 
-    async def fetch(self, descriptor: Descriptor) -> bytes:
+    async def fetch(self, descriptor: Descriptor, count: Count) -> bytes:
         """A small blob whole, size and digest verified."""
 
     def read(self, descriptor: Descriptor) -> AsyncIterator[bytes]:
@@ -46,8 +46,8 @@ class RegistrySource:
         stats = await self._repository.copy_blob_to_fd(descriptor, sink, offset=offset, progress=count)
         return stats.host
 
-    async def fetch(self, descriptor: Descriptor) -> bytes:
-        return await self._repository.fetch_blob(descriptor, limit=descriptor.size)
+    async def fetch(self, descriptor: Descriptor, count: Count) -> bytes:
+        return await self._repository.fetch_blob(descriptor, limit=descriptor.size, progress=count)
 
     def read(self, descriptor: Descriptor) -> AsyncIterator[bytes]:
         return self._repository.open_blob(descriptor)

@@ -9,10 +9,10 @@ from typing import TypeVar
 
 from triptych_oci import Descriptor, Digest
 
-from triptych_image.registry.blobs import BlobSource
+from triptych_image.registry.blobs import BlobSource, url_hosts
 from triptych_image.registry.challenge import Challenge
 from triptych_image.registry.endpoint import Endpoint
-from triptych_image.registry.failures import AttemptFailed, Failure
+from triptych_image.registry.failures import AttemptFailed
 from triptych_image.registry.hosts import Host, HostsConfig
 from triptych_image.registry.hosts_toml import Capability
 from triptych_image.registry.http import HttpClient
@@ -66,8 +66,7 @@ class Access:
 
     def source(self, descriptor: Descriptor, what: str) -> BlobSource:
         """Where a blob may come from: every host that did not serve something else for it."""
-        distrusted = self._distrusted.get(descriptor.digest, set())
-        hosts = [host for host in self.having(Capability.PULL) if host.name not in distrusted]
+        hosts = self._trusted(descriptor)
         return BlobSource(descriptor, hosts, self.endpoint, self.settings, self._health, what)
 
     def served(self, source: BlobSource) -> None:
@@ -80,33 +79,30 @@ class Access:
         distrusted = self._distrusted.setdefault(descriptor.digest, set())
         if served := self._served.get(descriptor.digest):
             distrusted.add(served)
-        return any(host.name not in distrusted for host in self.having(Capability.PULL))
+        return bool(self._trusted(descriptor))
+
+    def _trusted(self, descriptor: Descriptor) -> list[Host]:
+        distrusted = self._distrusted.get(descriptor.digest, set())
+        hosts = [*url_hosts(descriptor), *self.having(Capability.PULL)]
+        return [host for host in hosts if host.name not in distrusted]
 
     async def over_hosts(
-        self,
-        capability: Capability,
-        what: str,
-        attempt: Callable[[Endpoint], Awaitable[T]],
-        *,
-        timed: bool = True,
+        self, capability: Capability, what: str, attempt: Callable[[Endpoint], Awaitable[T]]
     ) -> T:
         """Do something small at the first host where it works.
 
+        An attempt has no limit as a whole: what it waits for has, and bytes that come slowly are welcome.
+
         :param what: names it in errors.
-        :param timed: whether an attempt as a whole must end within the host's budget.
         :raises TriptychError: when no host is left, saying what each of them said.
         """
         walk = Walk(self.having(capability), self.settings, self._health, what)
-        seconds = self.settings.host_seconds
         while True:
             host = await walk.next()
             try:
-                async with asyncio.timeout(seconds if timed else None):
-                    result = await attempt(self.endpoint(host))
+                result = await attempt(self.endpoint(host))
             except AttemptFailed as failure:
                 walk.failed(failure)
-            except TimeoutError:
-                walk.failed(AttemptFailed(Failure.SLOW, host.name, f"not done within {seconds:g} s"))
             else:
                 walk.succeeded()
                 return result

@@ -47,8 +47,8 @@ class BlobSource:
         self.ranges = False
         self.requests = 0
         self.host = ""
-        self._urls = dict(_url_hosts(descriptor))
-        self._hosts = [*self._urls, *hosts]
+        self._urls = url_hosts(descriptor)
+        self._hosts = hosts
         self._endpoint = endpoint
         self._health = health
         self._redirected: dict[str, str] = {}
@@ -133,16 +133,16 @@ class BlobSource:
         return AttemptFailed(Failure.MISMATCH, response.host, reason)
 
 
-def _url_hosts(descriptor: Descriptor) -> list[tuple[Host, str]]:
+def url_hosts(descriptor: Descriptor) -> dict[Host, str]:
     """Foreign layers carry URLs of their own; credentials are for none of them."""
-    found = []
+    found = {}
     for url in (descriptor.urls or ()) if descriptor.is_foreign else ():
         try:
             origin, target = Origin.parse(url)
         except BadUrl:
             continue
         full = f"{origin}{target}"
-        found.append((Host(Link(origin, DEFAULT_TLS), full, Capability.PULL, "", is_registry=False), full))
+        found[Host(Link(origin, DEFAULT_TLS), full, Capability.PULL, "", is_registry=False)] = full
     return found
 
 

@@ -158,25 +158,6 @@ async def _runs_on(candidate: Resolved, matcher: PlatformMatcher, fetch_blob: Fe
     return matcher.rank(Platform.normalized(config.os, config.architecture, config.variant)) is not None
 
 
-async def get_blob(
-    endpoint: Endpoint, descriptor: Descriptor, limit: int, settings: RegistrySettings
-) -> bytes:
-    """GET a small blob whole.
-
-    :raises AttemptFailed: when this host does not serve it rightly.
-    """
-    what = f"blob {descriptor.digest}"
-    response = await endpoint.send("GET", endpoint.url(f"blobs/{descriptor.digest}"))
-    async with response:
-        if response.status != 200:
-            raise await failure_of(response, what)
-        with StallGuard(response, settings):
-            data = await response.read(min(limit, descriptor.size), what)
-        if len(data) != descriptor.size or not descriptor.digest.matches(data):
-            raise AttemptFailed(Failure.MISMATCH, response.host, f"{what} has another digest or size")
-    return data
-
-
 async def get_referrers(
     endpoint: Endpoint, digest: Digest, artifact_type: str | None, settings: RegistrySettings
 ) -> list[Descriptor] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 
 from triptych_oci import (
@@ -19,15 +20,17 @@ from triptych_image.registry import manifests, push
 from triptych_image.registry.access import Access, Shared
 from triptych_image.registry.credentials import Credentials
 from triptych_image.registry.endpoint import Endpoint
-from triptych_image.registry.errors import ContentNotFound, ContentTooLarge
+from triptych_image.registry.errors import ContentMismatch, ContentNotFound, ContentTooLarge
 from triptych_image.registry.hosts_toml import Capability
 from triptych_image.registry.keyring import Keyring
 from triptych_image.registry.manifests import Stored
 from triptych_image.registry.push import OpenSource
-from triptych_image.registry.sinks import DescriptorSink, QueueSink
+from triptych_image.registry.sinks import BufferSink, DescriptorSink, QueueSink
 from triptych_image.registry.tokens import Authorizer
 from triptych_image.registry.transfer import Transfer
 from triptych_image.registry.types import BlobStats, Progress, Resolved, Selected
+
+log = logging.getLogger(__name__)
 
 
 class Repository:
@@ -124,10 +127,13 @@ class Repository:
             top, matcher, self.fetch_manifest, self.fetch_blob, str(self.reference)
         )
 
-    async def fetch_blob(self, descriptor: Descriptor, *, limit: int | None = None) -> bytes:
+    async def fetch_blob(
+        self, descriptor: Descriptor, *, limit: int | None = None, progress: Progress | None = None
+    ) -> bytes:
         """A small blob (a config) whole, size and digest verified.
 
         :param limit: bytes accepted; None for `max_manifest_bytes`.
+        :param progress: counts what arrives, also what arrives again.
         :raises ContentTooLarge: above the limit.
         """
         what = self._name(descriptor.digest)
@@ -136,10 +142,17 @@ class Repository:
         if (raw := self._local(descriptor.digest, descriptor.size)) is not None:
             return raw
 
-        async def attempt(endpoint: Endpoint) -> bytes:
-            return await manifests.get_blob(endpoint, descriptor, most, self._settings)
-
-        return await self._access.over_hosts(Capability.PULL, what, attempt)
+        while True:
+            source, sink = self._access.source(descriptor, what), BufferSink(descriptor.size)
+            try:
+                await Transfer(source, sink, self._access.chunk_memory, progress=progress).run()
+            finally:
+                self._access.served(source)
+            if descriptor.digest.matches(sink.view):
+                return bytes(sink.view)
+            if not self.distrust(descriptor):
+                raise ContentMismatch(f"{what}: {source.host}: served the wrong content")
+            log.warning("blob has a wrong digest, fetching again", extra={"blob": what, "host": source.host})
 
     async def open_blob(
         self, descriptor: Descriptor, *, offset: int = 0, progress: Progress | None = None
@@ -230,9 +243,7 @@ class Repository:
         async def attempt(endpoint: Endpoint) -> bool:
             return await push.head_blob(endpoint, descriptor.digest)
 
-        return await self._access.over_hosts(
-            Capability.PUSH, self._name(descriptor.digest), attempt, timed=False
-        )
+        return await self._access.over_hosts(Capability.PUSH, self._name(descriptor.digest), attempt)
 
     async def push_blob(
         self,
@@ -251,9 +262,7 @@ class Repository:
         async def attempt(endpoint: Endpoint) -> bool:
             return await push.upload_blob(endpoint, descriptor, source, mount_from, progress)
 
-        return await self._access.over_hosts(
-            Capability.PUSH, self._name(descriptor.digest), attempt, timed=False
-        )
+        return await self._access.over_hosts(Capability.PUSH, self._name(descriptor.digest), attempt)
 
     async def push_manifest(self, data: bytes, media_type: str, selector: str | None = None) -> Digest:
         """Upload a manifest under a tag or its digest; blobs and sub-manifests first."""
@@ -262,7 +271,7 @@ class Repository:
         async def attempt(endpoint: Endpoint) -> Digest:
             return await push.put_manifest(endpoint, data, media_type, chosen)
 
-        return await self._access.over_hosts(Capability.PUSH, self._name(chosen), attempt, timed=False)
+        return await self._access.over_hosts(Capability.PUSH, self._name(chosen), attempt)
 
     def _name(self, selector: str) -> str:
         separator = "@" if _digest(selector) else ":"

@@ -112,7 +112,7 @@ class HttpClient:
         route = Route(
             origin,
             link.tls if home else link.tls.without_client(),
-            link.dial_seconds or self.settings.dial_seconds,
+            min(link.dial_seconds or self.settings.dial_seconds, self.settings.host_seconds),
             link.fallback and home,
         )
         headers = self._headers(link, request, origin, home)
@@ -144,7 +144,8 @@ class HttpClient:
     ) -> Head:
         # A registry may need long to store what was uploaded.
         uploads = request.body is not None
-        seconds = self.settings.no_progress_seconds if uploads else self.settings.response_seconds
+        answer = min(self.settings.response_seconds, self.settings.host_seconds)
+        seconds = self.settings.no_progress_seconds if uploads else answer
         try:
             if uploads:
                 stall = self.settings.stall_seconds
