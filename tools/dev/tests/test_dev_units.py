@@ -112,6 +112,18 @@ def test_what_containers_would_inherit_is_not_set(service: str) -> None:
     assert "KillMode=process" in text
 
 
+def test_the_streaming_address_may_come_after_its_socket() -> None:
+    """Sockets are bound before the network is up; without it the daemon would serve 127.0.0.1 instead."""
+    text = (UNITS / "triptych-streaming-http.socket").read_text()
+    assert "\nFreeBind=yes\n" in text
+
+
+def test_no_host_becomes_an_ipv6_router() -> None:
+    """A kernel that forwards IPv6 drops the default route that router advertisements gave the host."""
+    text = (DEPLOY / "sysctl.d/60-triptych.conf").read_text()
+    assert not re.findall(r"^-?net\.ipv6\.", text, re.MULTILINE)
+
+
 def test_the_runtime_stays_in_the_mount_namespace_of_the_host() -> None:
     text = (UNITS / "triptych-runtime.service").read_text()
     separate = (
