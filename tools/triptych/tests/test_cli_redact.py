@@ -6,13 +6,14 @@ import base64
 import json
 import string
 import tarfile
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from triptych_cli.bundle import gather, redact
+from triptych_cli.bundle import gather, redact, toml
 
 SECRET = "s3cr3t-V4lue"
 
@@ -39,6 +40,37 @@ SECRET = "s3cr3t-V4lue"
         f"-----BEGIN PRIVATE KEY-----\n{SECRET}",
         f"opened http://127.0.0.1:10010/exec/{SECRET}",
         f"jwt eyJhbGciOiJub25l.{SECRET.replace('-', '')}.x",
+        f"Environment=OTEL_EXPORTER_OTLP_HEADERS=x-honeycomb-team={SECRET}",
+        f'Environment="OTEL_EXPORTER_OTLP_HEADERS=a=b, x-honeycomb-team={SECRET}"',
+        f"Environment=A=1 \\\n# of the vault\n  B={SECRET}",
+        f"Environment=REGISTRY_PASS={SECRET}",
+        f"Environment=PLAIN={SECRET}",
+        f'Environment="PLAIN={SECRET}',
+        f"SetCredential=registry:{SECRET}",
+        f"ran REGISTRY_PASS={SECRET} helper",
+        f"OTEL_EXPORTER_OTLP_HEADERS=a=b, x-honeycomb-team={SECRET}",
+        f'telemetry.headers.x = "{SECRET}"',
+        f'telemetry.headers."x-honeycomb-team" = "{SECRET}"',
+        f'x-registry-cred = ["{SECRET}"]',
+        f'headers = {{"x-a" = "b}}S", y = "{SECRET}"}}',
+        f'sent {{"headers": {{"x-a": {{"b": "c"}}, "y": "{SECRET}"}}}}',
+        f"client-key-data: {SECRET}",
+        f"users:\n- user:\n    token: |\n      abc\n      {SECRET}\n",
+        f"headers:\n- x-a\n- {SECRET}",
+        f"passphrase = '{SECRET}'",
+        f"passphrase: correct horse {SECRET}",
+        f'password = """\nabc\n{SECRET}\n"""',
+        f"fetched https://store.test/blob?sv=2020&sig={SECRET}",
+        f"fetched https://store.test/blob?X-Amz-Date=1&X-Amz-Signature={SECRET}&x=y",
+        f"fetched https://store.test/blob?sv=1\\u0026sig={SECRET}",
+        f"proxy http://user:p@ss{SECRET}@proxy.test:3128",
+        f"proxy http://user:{SECRET}/p@ss@proxy.test:3128",
+        f"proxy http://user:p@{SECRET}@proxy.test:3128/",
+        f'["--password","{SECRET}"]',
+        f'msg="ran [\\"--password\\", \\"{SECRET}\\"]"',
+        f'msg="sent {{\\"password\\":\\"a b {SECRET}\\"}}"',
+        f"helper -password '{SECRET} x'",
+        f"# password = {SECRET}",
     ],
 )
 def test_secrets_go(line: str) -> None:
@@ -60,6 +92,11 @@ def test_secrets_go(line: str) -> None:
         "sha256:abcdef0123456789",
         "10.0.0.1 node.test",
         "level = info",
+        "pulled docker://registry.test:5000/app@sha256:abcdef",
+        "fetched https://registry.test:443/v2/app/manifests/v1 bypass: true",
+        "Environment",
+        "headers = {}  # default",
+        "what? a = b",
     ],
 )
 def test_the_rest_stays(line: str) -> None:
@@ -82,6 +119,66 @@ def test_environments_lose_their_values() -> None:
     assert cleaned["env"] == [f"A={redact.MARK}", f"B={redact.MARK}"]
     assert cleaned["envs"] == [{"key": "C", "value": redact.MARK}]
     assert cleaned["args"] == ["D=4"]
+
+
+def test_names_of_variables_of_a_unit_stay() -> None:
+    cleaned = redact.text(f'[Service]\nEnvironment=A=1 "B=2 {SECRET}" \\\n C=3\nRestart=always\n')
+    values = " ".join(f"{name}={redact.MARK}" for name in "ABC")
+    assert cleaned == f"[Service]\nEnvironment={values}\nRestart=always\n"
+
+
+def test_arguments_in_a_document_lose_the_value_of_a_secret_flag() -> None:
+    assert redact.document({"args": ["run", "--password", SECRET, "-v", "2", f"--token={SECRET}"]}) == {
+        "args": ["run", "--password", redact.MARK, "-v", "2", f"--token={redact.MARK}"]
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.toml", f'root = "/x"\n[telemetry.headers]\nx-honeycomb-team = "{SECRET}"\n'),
+        ("a.toml", f'root = "/x"\ntelemetry.headers.x = "{SECRET}"\n'),
+        ("a.toml", f'root = "/x"\n[host."https://a.test".header]\nx-registry-cred = ["{SECRET}"]\n'),
+        ("a.toml", f'root = "/x"\n[host."https://user:{SECRET}@a.test"]\ncapabilities = ["pull"]\n'),
+        ("a.toml", f'root = "/x"\nheaders = {{"x-a" = "b}}S", y = "{SECRET}"}}\n'),
+        ("a.toml", f'root = "/x"\npassword = """\nabc\n{SECRET}\n"""\n'),
+        ("a.toml", f'root = "/x"\npassword = [\n"{SECRET}",\n] # {SECRET}\n'),
+        ("a.conf", f'{{"root": "/x", "args": ["--password",\n"{SECRET}"]}}'),
+        ("a.conflist", f'{{"root": "/x", "plugins": [{{"headers": {{"a":\n"{SECRET}"}}}}]}}'),
+        ("a.yaml", f"root: /x\nusers:\n- user:\n    client-key-data: {SECRET}\n"),
+    ],
+)
+def test_files_keep_what_is_no_secret(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    (piece,) = gather.files((f"{tmp_path}/*",))
+    assert piece.problem == "" and SECRET not in piece.content
+    assert redact.MARK in piece.content and "/x" in piece.content
+
+
+@pytest.mark.parametrize("name", ["a.toml", "a.json"])
+def test_a_file_that_cannot_be_parsed_is_left_out(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(f'[x\ny = "{SECRET}"\n')
+    (piece,) = gather.files((f"{tmp_path}/*",))
+    assert piece.content == "" and "left out" in piece.problem and SECRET not in piece.problem
+
+
+def test_toml_is_written_as_it_was_read() -> None:
+    document = tomllib.loads(
+        """
+        a = 1
+        b = 2.5
+        "c d" = "x\\u0000\\n\\"\\u007F"
+        e = true
+        when = 2026-01-02T03:04:05Z
+        list = [[1, 2], [], [{ x = "y", z.w = 1 }]]
+        [t."https://x.test:5000"]
+        k = "v"
+        [t.u]
+        [[many]]
+        n = 1
+        """
+    )
+    assert tomllib.loads(toml.written(document)) == document
 
 
 def test_a_bundle(node: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

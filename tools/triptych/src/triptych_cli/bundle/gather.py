@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from triptych_errors import TriptychError
 from triptych_linux import process
 
-from triptych_cli.bundle import redact
+from triptych_cli.bundle import redact, toml
 from triptych_cli.context import Context, DaemonName
 from triptych_cli.errors import CliError
 
@@ -44,7 +45,12 @@ COMMANDS: dict[str, list[str]] = {
     "systemd/units.txt": ["systemctl", "status", "--no-pager", "-l", "-n", "0", "triptych*"],
     "systemd/cat.txt": ["systemctl", "cat", "--no-pager", "triptych*"],
 }
-FILES = ("/etc/triptych/**/*.toml", "/etc/cni/net.d/*", "/etc/crictl.yaml", "/etc/containers/registries.d/*")
+FILES = (
+    "/etc/triptych/**/*.toml",
+    *(f"/etc/cni/net.d/*.{kind}" for kind in ("conf", "conflist", "json")),  # beside them lie kubeconfigs
+    "/etc/crictl.yaml",
+    "/etc/containers/registries.d/*",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +101,25 @@ def files(patterns: tuple[str, ...]) -> Iterator[Piece]:
                 continue
             name = f"files{path}"
             try:
-                yield Piece(name, redact.text(path.read_bytes()[:_MOST].decode(errors="replace")))
+                yield Piece(name, _redacted(path))
             except OSError as error:
                 yield Piece(name, "", error.strerror or str(error))
+            except ValueError as error:
+                yield Piece(name, "", f"left out, as its secrets cannot be told from the rest: {error}")
+
+
+def _redacted(path: Path) -> str:
+    """The content of a file, parsed where it has a format.
+
+    :raises ValueError: it is not of its format, so nothing tells for certain where its secrets are.
+    """
+    content = path.read_bytes()[:_MOST]
+    match path.suffix:
+        case ".toml":
+            return toml.written(redact.document(tomllib.loads(content.decode())))
+        case ".json" | ".conf" | ".conflist":
+            return json.dumps(redact.document(json.loads(content)), indent=1, ensure_ascii=False)
+    return redact.text(content.decode(errors="replace"))
 
 
 def _configuration(daemon: DaemonName) -> Iterator[Piece]:
