@@ -61,6 +61,28 @@ async def test_a_process_that_reads_no_input_stops_its_client(start_streaming, c
         task.cancel()
 
 
+@pytest.mark.slow
+async def test_a_client_that_vanishes_while_it_is_not_read_is_noticed(start_streaming, container) -> None:
+    daemon = start_streaming("[timeouts]\nhangup = 0.5\n")
+    request = container.exec_request("/bin/sleep", "100000", stdin=True, pod="unread")
+    async with client.remote_spdy(daemon.stub.OpenExec(request).url, stdin=True) as remote:
+        assert remote.stdin and remote.session.transport
+        sent = 0
+
+        async def flood() -> None:
+            nonlocal sent
+            assert remote.stdin
+            while True:
+                await remote.stdin.write(bytes(32768))
+                sent += 1
+
+        task = asyncio.ensure_future(flood())
+        await stopped(lambda: sent)
+        task.cancel()
+        remote.session.transport.abort()
+    assert await daemon.audit("unread", seconds=120 * PATIENCE)
+
+
 async def test_streams_of_a_session_are_counted(start_streaming) -> None:
     daemon = start_streaming("[limits]\nstreams_per_session = 4\n")
     async with client.portforward_spdy(daemon.stub.OpenPortForward(FORWARD).url) as forwarder:

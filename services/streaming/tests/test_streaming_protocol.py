@@ -107,6 +107,31 @@ def taken(protocol: RemoteCommand | PortForward) -> bytes:
 CUTS = pytest.mark.parametrize("cut", [1, 5, 64])
 
 
+@pytest.mark.parametrize(
+    "protocol", [SpdyRemoteCommand(OUTPUTS, Version.V4, "v4"), SpdyPortForward()], ids=["remote", "forward"]
+)
+def test_a_probe_over_spdy_means_nothing(protocol: RemoteCommand | PortForward) -> None:
+    probe = b"".join(protocol.probe())
+    assert spdy.Connection(spdy.Role.CLIENT).receive_data(probe) == [spdy.SettingsReceived((), False)]
+
+
+@pytest.mark.parametrize("kind", ["remote", "forward", "tunnel"])
+def test_a_probe_over_websocket_is_a_pong_until_the_close(kind: str) -> None:
+    socket = open_websocket(LIMIT)
+    protocols: dict[str, RemoteCommand | PortForward] = {
+        "remote": WebSocketRemoteCommand(
+            socket, OUTPUTS, Version.V5, "v5", base64=False, message_limit=LIMIT
+        ),
+        "forward": WebSocketPortForward(socket, [80], "v4", base64=False, message_limit=LIMIT),
+        "tunnel": TunnelPortForward(socket, SpdyPortForward(), "tunnel"),
+    }
+    protocol = protocols[kind]
+    assert b"".join(protocol.probe()) == b"\x8a\0"
+    socket.close()
+    protocol.take()
+    assert protocol.probe() == []
+
+
 @CUTS
 @pytest.mark.parametrize(
     ("name", "streams", "expected"),

@@ -69,10 +69,12 @@ class Server:
         if isinstance(session, PortForwardSession):
             forward = self._forward_protocol(session, acceptance)
             with self._sessions.running(waiting, forward.name, wire.peer) as active:
+                wire.probe = forward.probe
                 await self._guarded(active, self._forward(wire, session, forward, active, request.early))
         else:
             command = self._remote_protocol(session.streams, acceptance)
             with self._sessions.running(waiting, command.name, wire.peer) as active:
+                wire.probe = command.probe
                 backend = self._head_starts.take(waiting) or self._backend(session)
                 await self._guarded(active, self._remote(wire, backend, command, active, request.early))
 

@@ -70,6 +70,10 @@ class PortForward(abc.ABC):
         """Bytes that wait to be sent. Call it after each of the other methods."""
 
     @abc.abstractmethod
+    def probe(self) -> list[Buffer]:
+        """Bytes to send now that mean nothing: whether the client lives, and that this side does."""
+
+    @abc.abstractmethod
     def output(self, pair: str, data: Buffer) -> None:
         """Send what the port answered."""
 

@@ -105,6 +105,11 @@ class SpdyPortForward(PortForward):
     def take(self) -> list[Buffer]:
         return self._spdy.buffers_to_send()
 
+    def probe(self) -> list[Buffer]:
+        # SETTINGS of nothing: Kubernetes' clients drop any, and no other way to say nothing gets an answer.
+        self._spdy.send_settings(())
+        return self.take()
+
     def output(self, pair: str, data: Buffer) -> None:
         found = self._pairs.get(pair)
         if found is not None and self._spdy.can_send(found.data):

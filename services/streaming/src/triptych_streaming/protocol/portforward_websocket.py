@@ -63,6 +63,9 @@ class WebSocketPortForward(PortForward):
     def take(self) -> list[Buffer]:
         return self._socket.take()
 
+    def probe(self) -> list[Buffer]:
+        return self._socket.probe()
+
     def output(self, pair: str, data: Buffer) -> None:
         if int(pair) in self._open:
             self._send(2 * int(pair), data)
@@ -117,6 +120,9 @@ class TunnelPortForward(PortForward):
     def take(self) -> list[Buffer]:
         self._wrap()
         return self._socket.take()
+
+    def probe(self) -> list[Buffer]:
+        return self._socket.probe()
 
     def output(self, pair: str, data: Buffer) -> None:
         self._inner.output(pair, data)

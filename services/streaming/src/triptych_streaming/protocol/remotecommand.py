@@ -31,6 +31,10 @@ class RemoteCommand(abc.ABC):
         """Bytes that wait to be sent, in order. Call it after each of the other methods."""
 
     @abc.abstractmethod
+    def probe(self) -> list[Buffer]:
+        """Bytes to send now that mean nothing: whether the client lives, and that this side does."""
+
+    @abc.abstractmethod
     def output(self, channel: Channel, data: Buffer) -> None:
         """Send output; dropped when the client does not want that channel."""
 

@@ -75,6 +75,11 @@ class SpdyRemoteCommand(RemoteCommand):
     def take(self) -> list[Buffer]:
         return self._spdy.buffers_to_send()
 
+    def probe(self) -> list[Buffer]:
+        # SETTINGS of nothing: Kubernetes' clients drop any, and no other way to say nothing gets an answer.
+        self._spdy.send_settings(())
+        return self.take()
+
     def output(self, channel: Channel, data: Buffer) -> None:
         stream_id = self._opened.get(channel, 0)
         if self._spdy.can_send(stream_id):

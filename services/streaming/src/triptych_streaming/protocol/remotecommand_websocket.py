@@ -137,6 +137,9 @@ class WebSocketRemoteCommand(RemoteCommand):
     def take(self) -> list[Buffer]:
         return self._socket.take()
 
+    def probe(self) -> list[Buffer]:
+        return self._socket.probe()
+
     def output(self, channel: Channel, data: Buffer) -> None:
         wanted = self._streams.stdout if channel is Channel.STDOUT else self._streams.stderr
         if wanted and channel not in self._refused:

@@ -88,6 +88,12 @@ class WebSocket:
         except PeerFault:
             return True
 
+    def probe(self) -> list[Buffer]:
+        """A pong that nobody asked for, to send now: client-go takes it for the answer that it waits for."""
+        if self._protocol.state is State.OPEN:
+            self._protocol.send_pong(b"")
+        return self.take()
+
     def take(self) -> list[Buffer]:
         """Bytes that wait to be sent."""
         self._collect()

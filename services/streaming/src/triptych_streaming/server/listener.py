@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 
 _TURN = 64
 """Connections taken in one go before established ones get their turn."""
+_KEEPALIVE_SECONDS = 15
+"""As Go's servers have it."""
 _REST = 1.0
 """Seconds without taking any, after the process ran out of descriptors."""
 
@@ -135,5 +137,8 @@ class Acceptor:
             return False
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL):
+            connection.setsockopt(socket.IPPROTO_TCP, option, _KEEPALIVE_SECONDS)
         self._on_connection(connection)
         return True

@@ -13,6 +13,8 @@ _FLOOD = 16
 """Times the write limit that answers nobody asked for (pongs, resets) may pile up before the client is
 not read any more."""
 
+_PROBE_SECONDS = 10.0
+
 # What arrives is used up before the call returns, so all connections of the event loop share one buffer.
 _RECEIVED = memoryview(bytearray(1 << 16))
 
@@ -29,6 +31,8 @@ class Wire(asyncio.BufferedProtocol):
     :ivar on_data: gets what arrives, as a view that is valid during the call only.
     :ivar on_lost: called once when the client is gone, in whatever way.
     :ivar on_writable: called when `congested` turns false.
+    :ivar probe: gives bytes that mean nothing to the client. They are sent now and then while it is not
+        read: that is how it shows that it is gone, and how it sees that this side is not.
     :ivar congested: more than the limit waits for the client: stop producing.
     :ivar active_at: loop time of the last byte in either direction.
     """
@@ -43,6 +47,8 @@ class Wire(asyncio.BufferedProtocol):
         self.on_data: Callable[[memoryview], None] = self._keep
         self.on_lost: Callable[[], None] = _nothing
         self.on_writable: Callable[[], None] = _nothing
+        self.probe: Callable[[], list[Buffer]] = list
+        self._probing: asyncio.TimerHandle | None = None
         self.congested = False
         self.lost = False
         self.active_at = self._loop.time()
@@ -72,6 +78,7 @@ class Wire(asyncio.BufferedProtocol):
         self._lose()
         self._transport = None
         self._direct = -1
+        self._stop_probing()
         if not self._gone.done():
             self._gone.set_result(None)
 
@@ -146,14 +153,29 @@ class Wire(asyncio.BufferedProtocol):
         """Stop reading from the client until every holder has released."""
         if not self._holds and self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
+            self._probing = self._loop.call_later(_PROBE_SECONDS, self._probe)
         self._holds.add(holder)
 
     def release(self, holder: object) -> None:
         """Undo `hold`."""
         if holder in self._holds:
             self._holds.discard(holder)
-            if not self._holds and self._transport is not None and not self._transport.is_closing():
-                self._transport.resume_reading()
+            if not self._holds:
+                self._stop_probing()
+                if self._transport is not None and not self._transport.is_closing():
+                    self._transport.resume_reading()
+
+    def _probe(self) -> None:
+        self._probing = self._loop.call_later(_PROBE_SECONDS, self._probe)
+        if not self.congested:  # else the transport is writing, and sees for itself
+            active_at = self.active_at
+            self.write(self.probe())
+            self.active_at = active_at
+
+    def _stop_probing(self) -> None:
+        if self._probing is not None:
+            self._probing.cancel()
+            self._probing = None
 
     def abort(self) -> None:
         """Drop the connection and what waits to be sent."""

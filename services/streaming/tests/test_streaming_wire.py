@@ -1,0 +1,82 @@
+"""A client's connection as sessions see it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from triptych_streaming.protocol.channels import Buffer
+from triptych_streaming.server import wire as wires
+from triptych_streaming.server.listener import Acceptor
+from triptych_streaming.server.wire import Wire
+
+
+@asynccontextmanager
+async def connected() -> AsyncIterator[tuple[Wire, socket.socket]]:
+    """A connection that the listener took, and its client."""
+    taken: asyncio.Future[socket.socket] = asyncio.get_running_loop().create_future()
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        acceptor = Acceptor(listener, taken.set_result)
+        acceptor.start()
+        with socket.create_connection(listener.getsockname()) as client:
+            _, wire = await loop.connect_accepted_socket(lambda: Wire(65536), await taken)
+            acceptor.stop(shared=True)
+            yield wire, client
+            wire.abort()
+
+
+async def test_the_kernel_watches_silent_clients() -> None:
+    async with connected() as (wire, _):
+        assert wire._transport is not None
+        taken = wire._transport.get_extra_info("socket")
+        assert taken.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+
+
+@pytest.mark.parametrize("resets", [False, True])
+async def test_a_client_that_goes_while_it_is_not_read_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, resets: bool
+) -> None:
+    monkeypatch.setattr(wires, "_PROBE_SECONDS", 0.01)
+    lost = asyncio.Event()
+    async with connected() as (wire, client):
+        wire.listen(lambda data: None, lost.set)
+        wire.probe = lambda: [b"nothing"]
+        active_at = wire.active_at
+        wire.hold("the session")
+        client.sendall(bytes(1000))
+        assert await asyncio.to_thread(client.recv, 7) == b"nothing"
+        assert wire.active_at == active_at and not lost.is_set()
+        if resets:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        await lost.wait()
+
+
+async def test_a_client_that_is_read_is_not_probed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wires, "_PROBE_SECONDS", 0)
+    probes = 0
+
+    def probe() -> list[Buffer]:
+        nonlocal probes
+        probes += 1
+        return []
+
+    async with connected() as (wire, _):
+        wire.listen(lambda data: None, lambda: None)
+        wire.probe = probe
+        for holder in ("one", "two"):
+            wire.hold(holder)
+        while not probes:
+            await asyncio.sleep(0)
+        for holder in ("one", "two"):
+            wire.release(holder)
+        before = probes
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert probes == before
