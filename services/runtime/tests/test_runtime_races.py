@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
+import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -694,3 +695,19 @@ async def test_an_exit_that_cannot_be_written_down_is_still_told(
         record, phase=ContainerPhase.EXITED, exit_code=3, reason="Error", finished_at=9
     )
     assert node.state.containers[APP] == ended
+
+
+@pytest.mark.parametrize("rebooted", [False, True])
+async def test_a_full_disk_does_not_keep_the_daemon_from_getting_ready(
+    node: Node, monkeypatch: pytest.MonkeyPatch, rebooted: bool
+) -> None:
+    await a_pod(node, namespaces={"net": "/x/net", "ipc": "/x/ipc"})  # of which one is pinned
+
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(node.database, "_execute", full)
+    monkeypatch.setattr(node.database, "_pay", full)
+    await recovery.reconcile(node, rebooted=rebooted)
+    assert node.state.sandboxes[POD].phase is SandboxPhase.NOT_READY
+    assert await stored(node) == ({POD: "ready"}, {})

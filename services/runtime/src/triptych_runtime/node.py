@@ -85,6 +85,9 @@ class Node:
     """The parts of the runtime daemon, wired once at start.
 
     :ivar processes: the last few `process` documents that commands were exec'd after, by container.
+    :ivar incomplete: records were lost since the boot: what has none may well be alive.
+    :ivar unreadable: IDs of the records that this version cannot read.
+    :ivar strays: containers without a record that are left alone, since they live.
     :ivar graces: of the containers that are being stopped: from the stop signal until SIGKILL.
     """
 
@@ -111,6 +114,9 @@ class Node:
     locks: Locks = field(default_factory=Locks)
     processes: dict[str, dict[str, Any]] = field(default_factory=dict)
     exit_waits: Waits[ContainerRecord] = field(default_factory=Waits)
+    incomplete: bool = False
+    unreadable: set[str] = field(default_factory=set)
+    strays: set[str] = field(default_factory=set)
     graces: dict[str, Grace] = field(default_factory=dict)
     stop_changes: Waits[None] = field(default_factory=Waits)
     sandbox_entries: MessageCache[SandboxRecord, bytes] = field(
@@ -125,6 +131,10 @@ class Node:
     container_statuses: MessageCache[ContainerRecord, api_pb2.ContainerStatus] = field(
         default_factory=lambda: MessageCache(container_status)
     )
+
+    def owns(self, container_id: str) -> bool:
+        """Whether what belongs to a container must stay."""
+        return container_id in self.state.containers or container_id in self.strays
 
     def forget(self, identity: str) -> None:
         """Drop what is kept in memory of a sandbox or container that was removed."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from triptych_errors import TriptychError
 from triptych_linux import process, sealed
 from triptych_linux.errors import ProcessFailed
 
@@ -82,6 +83,17 @@ class OciRuntime:
             raise
         document: dict[str, Any] = json.loads(done.stdout)
         return document
+
+    async def bundle(self, container_id: str) -> tuple[Path | None, bool]:
+        """Where a container's bundle is, None where that cannot be told, and whether it may be alive."""
+        try:
+            document = await self.state(container_id)
+        except (TriptychError, ValueError):
+            return None, True
+        if document is None:
+            return None, False
+        bundle = document.get("bundle")
+        return Path(bundle) if bundle else None, document.get("status") != "stopped"
 
     async def pause(self, container_id: str) -> None:
         await self.call("pause", container_id, step=f"{self.name} pause")

@@ -27,6 +27,8 @@ def load(node: Node, snapshot: Snapshot) -> bool:
         log.info("the node was rebooted", extra={"sandboxes": len(sandboxes), "containers": len(containers)})
         sandboxes = [_ended_sandbox(s) for s in sandboxes]
         containers = [_ended_container(c) for c in containers]
+    node.incomplete = snapshot.incomplete and not rebooted
+    node.unreadable = snapshot.unreadable
     node.state.load(sandboxes, containers)
     return rebooted
 

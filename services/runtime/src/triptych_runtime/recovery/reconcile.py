@@ -20,12 +20,13 @@ from triptych_runtime import clock
 from triptych_runtime.containers import watch
 from triptych_runtime.containers.exits import release, undo_start
 from triptych_runtime.containers.remove import discard
+from triptych_runtime.errors import StoreFailed
 from triptych_runtime.lifecycle import each
 from triptych_runtime.model import ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord
 from triptych_runtime.namespaces import InitProcess
 from triptych_runtime.node import Node
 from triptych_runtime.recovery.orphans import remove_orphans
-from triptych_runtime.sandboxes import change, discard_sandbox, stop_sandbox
+from triptych_runtime.sandboxes import discard_sandbox, stop_sandbox
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +47,7 @@ async def reconcile(node: Node, *, rebooted: bool) -> None:
     nothing is alive, and all records say so already.
     """
     if rebooted:
-        await each(node.state.save(sandbox) for sandbox in list(node.state.sandboxes.values()))
-        await each(node.state.save(container) for container in list(node.state.containers.values()))
+        await _write_down(node, *node.state.sandboxes.values(), *node.state.containers.values())
     await node.database.set_meta("boot_id", clock.boot_id())
     await asyncio.to_thread(shutil.rmtree, node.paths.scratch, ignore_errors=True)
     for container in list(node.state.containers.values()):
@@ -63,6 +63,18 @@ async def reconcile(node: Node, *, rebooted: bool) -> None:
     node.flights.background("reconcile", lambda: _run(node, work))
     if not rebooted:
         await _wait(node)
+
+
+async def _write_down(node: Node, *records: SandboxRecord | ContainerRecord) -> None:
+    """Show records as what the kernel says they are, and save them; a full disk keeps nobody from starting.
+
+    What cannot be written is found out again by the next start.
+    """
+    try:
+        await each(node.state.show(record) for record in records)
+    except StoreFailed as error:
+        extra = {"records": len(records), "error": str(error)}
+        log.error("what was found at the start cannot be written down", extra=extra)
 
 
 async def _wait(node: Node) -> None:
@@ -174,4 +186,4 @@ async def _check(node: Node, record: SandboxRecord) -> None:
         problem = "its init process is gone"
     if problem:
         log.warning("a sandbox is not ready any more", extra={"sandbox": record.id, "problem": problem})
-        await change(node, record.id, phase=SandboxPhase.NOT_READY)
+        await _write_down(node, msgspec.structs.replace(record, phase=SandboxPhase.NOT_READY))

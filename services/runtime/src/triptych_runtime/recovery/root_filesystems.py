@@ -35,7 +35,7 @@ async def remove_root_filesystems(node: Node) -> bool:
         return False
     gone = True
     for owner in {key.partition("/")[0] for key in keys}:
-        if owner not in node.state.containers:
+        if not node.owns(owner):
             removal = (node.images.remove(owner), node.images.remove(owner, prefix=True))
             gone = await remove_orphan("root filesystem", owner, *removal) and gone
     return gone

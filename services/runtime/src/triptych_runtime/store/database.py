@@ -21,12 +21,18 @@ from typing import TypeVar
 
 import msgspec
 
+from triptych_runtime import clock
 from triptych_runtime.errors import StoreFailed
 from triptych_runtime.model import ContainerRecord, SandboxRecord
 from triptych_runtime.store.codec import decode, encode
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+
+#: The file itself is bad. Anything else (a full disk, a lock, an I/O error) says nothing about it.
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+#: The second is what a full disk does to the file that the log is indexed by.
+_FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -38,26 +44,36 @@ CREATE TABLE IF NOT EXISTS quarantine (kind TEXT, id TEXT, data BLOB, problem TE
 
 @dataclass(slots=True)
 class Snapshot:
-    """What the database held at start."""
+    """What the database held at start.
+
+    :ivar unreadable: IDs of records that were left unread: damaged, or made by another version.
+    :ivar incomplete: records were lost since the boot, so that what has none may well be alive.
+    """
 
     boot_id: str = ""
     sandboxes: list[SandboxRecord] = field(default_factory=list)
     containers: list[ContainerRecord] = field(default_factory=list)
+    unreadable: set[str] = field(default_factory=set)
+    incomplete: bool = False
 
 
 class Database:
     """Rows of records; every method returns when the row is written.
 
-    :raises StoreFailed: out of every method, when the disk is full or broken.
+    :raises StoreFailed: out of every method but `set_meta`, when the disk is full or broken.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="database")
         self._connection: sqlite3.Connection | None = None
+        self._owed: dict[str, str] = {}
 
     async def open(self) -> Snapshot:
-        """Open (or make) the database and read it. A damaged file is set aside, never fatal."""
+        """Open (or make) the database and read it.
+
+        A damaged file is set aside. On a full disk it is read all the same, and written when there is room.
+        """
         return await self._do(self._open)
 
     async def close(self) -> None:
@@ -77,8 +93,17 @@ class Database:
         table = "sandboxes" if isinstance(record, SandboxRecord) else "containers"
         await self._do(lambda: self._execute(f"DELETE FROM {table} WHERE id = ?", (record.id,)))
 
+    async def quarantine(self, identities: set[str]) -> None:
+        """Put records that cannot be read where they are not looked at any more."""
+        await self._do(lambda: self._quarantine(identities))
+
     async def set_meta(self, key: str, value: str) -> None:
-        await self._do(lambda: self._execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value)))
+        """Keep a value. One that cannot be written now is told of, and written before the next record."""
+        self._owed[key] = value
+        try:
+            await self._do(self._pay)
+        except StoreFailed as error:
+            log.error("a value is kept in memory for now", extra={"key": key, "error": str(error)})
 
     async def get_meta(self, key: str) -> str:
         """The value of a key, "" for none."""
@@ -92,7 +117,16 @@ class Database:
 
     def _execute(self, statement: str, values: tuple[object, ...]) -> None:
         assert self._connection is not None
+        self._pay()
         self._connection.execute(statement, values)
+
+    def _pay(self) -> None:
+        """Write the values that could not be written so far."""
+        assert self._connection is not None
+        for key, value in list(self._owed.items()):
+            self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+            if self._owed[key] == value:
+                del self._owed[key]
 
     def _meta(self, key: str) -> str:
         assert self._connection is not None
@@ -103,27 +137,47 @@ class Database:
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             self._connect()
+            return self._read()
         except sqlite3.DatabaseError as error:
-            aside = self._path.with_suffix(f".damaged-{os.getpid()}")
-            log.error(
-                "the database is damaged and was set aside", extra={"path": str(aside), "error": str(error)}
-            )
-            for suffix in ("", "-wal", "-shm"):
-                part = self._path.with_name(self._path.name + suffix)
-                if part.exists():
-                    part.rename(aside.with_name(aside.name + suffix))
-            self._connect()
+            self._close()
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+            if code in _FULL:
+                log.error("the disk is full: nothing can be written down", extra={"error": str(error)})
+                self._connect(shared=False)
+            elif code & 0xFF in _DAMAGED:
+                self._set_aside(error)
+                self._connect()
+            else:
+                raise
         return self._read()
 
-    def _connect(self) -> None:
-        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
-        connection.execute("PRAGMA cache_size=-512")
-        connection.executescript(_SCHEMA)
-        connection.execute("SELECT count(*) FROM sandboxes").fetchone()
+    def _set_aside(self, error: sqlite3.DatabaseError) -> None:
+        aside = self._aside(f"-{os.getpid()}")
+        log.error(
+            "the database is damaged and was set aside", extra={"path": str(aside), "error": str(error)}
+        )
+        for suffix in ("-wal", "-shm", ""):
+            part = self._path.with_name(self._path.name + suffix)
+            if part.exists():
+                part.rename(aside.with_name(aside.name + suffix))
+
+    def _aside(self, end: str) -> Path:
+        """Where a damaged file goes; the name tells the boot on which its records were lost."""
+        return self._path.with_suffix(f".damaged-{clock.boot_id()}{end}")
+
+    def _connect(self, *, shared: bool = True) -> None:
+        """Connect, and look whether the file is a database.
+
+        :param shared: others may read it meanwhile, which takes one more file beside it.
+        """
+        self._connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        if not shared:
+            self._connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.execute("PRAGMA synchronous=NORMAL")
+        self._connection.execute("PRAGMA cache_size=-512")
+        self._connection.executescript(_SCHEMA)
         self._path.chmod(0o600)
-        self._connection = connection
 
     def _close(self) -> None:
         if self._connection is not None:
@@ -131,14 +185,17 @@ class Database:
             self._connection = None
 
     def _read(self) -> Snapshot:
+        unreadable: set[str] = set()
         return Snapshot(
             boot_id=self._meta("boot_id"),
-            sandboxes=self._records("sandboxes", SandboxRecord),
-            containers=self._records("containers", ContainerRecord),
+            sandboxes=self._records("sandboxes", SandboxRecord, unreadable),
+            containers=self._records("containers", ContainerRecord, unreadable),
+            unreadable=unreadable,
+            incomplete=bool(unreadable) or any(self._path.parent.glob(self._aside("*").name)),
         )
 
-    def _records(self, table: str, kind: type[T]) -> list[T]:
-        """Every record of a table; one that cannot be read is put into quarantine, not fatal."""
+    def _records(self, table: str, kind: type[T], unreadable: set[str]) -> list[T]:
+        """Every record of a table. One that cannot be read stays, for the version that can."""
         assert self._connection is not None
         records: list[T] = []
         for identity, data in self._connection.execute(f"SELECT id, data FROM {table}").fetchall():
@@ -148,8 +205,14 @@ class Database:
                 log.error(
                     "a record cannot be read", extra={"table": table, "id": identity, "error": str(error)}
                 )
+                unreadable.add(identity)
+        return records
+
+    def _quarantine(self, identities: set[str]) -> None:
+        for table in ("sandboxes", "containers"):
+            for identity in identities:
                 self._execute(
-                    "INSERT INTO quarantine VALUES (?, ?, ?, ?)", (table, identity, data, str(error))
+                    f"INSERT INTO quarantine SELECT ?, id, data, '' FROM {table} WHERE id = ?",
+                    (table, identity),
                 )
                 self._execute(f"DELETE FROM {table} WHERE id = ?", (identity,))
-        return records
