@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import signal
 import ssl
 import subprocess
@@ -75,6 +76,17 @@ async def test_sessions_and_versions(start_streaming, tmp_path: Path) -> None:
     ancient.set_ciphers("ALL:@SECLEVEL=0")
     with pytest.raises((ssl.SSLError, ConnectionError)):
         await works(daemon, ancient)
+
+
+async def test_a_client_that_leaves_is_no_cause_for_a_warning(start_streaming, tmp_path: Path) -> None:
+    pair = make_pair(tmp_path, "server")
+    daemon = start_streaming(f'[tls]\ncertificate = "{pair.certificate}"\nkey = "{pair.key}"\n')
+    for _ in range(3):
+        await works(daemon, trusting(pair))
+    assert await until_logged(daemon, "session ended")
+    daemon.stop()
+    levels = [json.loads(line)["level"] for line in daemon.log.read_text().splitlines()]
+    assert set(levels) <= {"info", "debug"}
 
 
 async def test_much_data_both_ways(start_streaming, container, tmp_path: Path) -> None:

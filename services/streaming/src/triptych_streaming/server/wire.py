@@ -72,7 +72,8 @@ class Wire(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         self._lose()
-        return True
+        # A plain connection stays open for the answer. TLS has no such half, and asyncio warns of the wish.
+        return self._direct >= 0
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lose()
