@@ -30,6 +30,8 @@ async def clean(app: App) -> None:
             count, size = await app.store.collect()
             if count:
                 log.info("collected layers that no image has", extra={"layers": count, "bytes": size})
+            if size := await app.store.collect_partials():
+                log.info("collected parts of layers that no pull went on from", extra={"bytes": size})
             await app.store.empty_trash()
         except Exception:
             log.exception("cleaning failed")

@@ -7,6 +7,7 @@ import gzip
 import json
 import os
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from triptych_image.policy import PolicyEngine
 from triptych_image.pull.puller import Puller
 from triptych_image.registry import ContentNotFound, RegistryClient
 from triptych_image.settings import Settings
-from triptych_image.store import ImageKind, Store
+from triptych_image.store import ImageKind, Store, layer_key
 from triptych_image.unpack.pool import UnpackWorkers
-from triptych_oci import Reference
+from triptych_oci import Digest, Reference
 
 pytestmark = pytest.mark.integration
 
@@ -55,6 +56,28 @@ async def until(condition: Callable[[], bool]) -> None:
 
 def spooled(store: Store) -> int:
     return sum(entry.stat().st_size for entry in os.scandir(store.paths.partials))
+
+
+def with_diff_ids(image: Any, diff_ids: Any) -> Any:
+    """The same blobs under a config that says something else of what is in them."""
+    document = json.loads(image.config)
+    document["rootfs"]["diff_ids"] = diff_ids
+    config = json.dumps(document).encode()
+    changed = replace(image, config=config)
+    manifest = json.loads(image.manifest)
+    manifest["config"] |= {"digest": changed.id, "size": len(config)}
+    return replace(
+        changed, manifest=json.dumps(manifest).encode(), blobs={**image.blobs, changed.id: config}
+    )
+
+
+def spool_of(store: Store, image: Any) -> Path:
+    """Where the packed bytes of an image's first layer are while they come."""
+    (blob, *_), (diff_id, *_) = (
+        json.loads(image.manifest)["layers"],
+        json.loads(image.config)["rootfs"]["diff_ids"],
+    )
+    return store.paths.partial(Digest(blob["digest"]), layer_key(diff_id))
 
 
 async def pull(puller: Puller, name: str) -> str:
@@ -176,7 +199,7 @@ async def test_a_pull_goes_on_from_what_a_killed_one_left(
     image = make_image(layer_of({"big": os.urandom(3_000_000)}))
     name = registry.add("x:1", image)
     digest = json.loads(image.manifest)["layers"][0]["digest"]
-    partial = store.paths.partials / digest.replace(":", "-")
+    partial = spool_of(store, image)
     partial.write_bytes(image.blobs[digest][:left].ljust(left, b"x"))
     await pull(puller, name)
     (wanted,) = [request for request in blobs(registry) if digest in request]
@@ -194,7 +217,7 @@ async def test_what_was_left_and_is_wrong_is_fetched_again(
     name = registry.add("x:1", image)
     digest = json.loads(image.manifest)["layers"][0]["digest"]
     right = image.blobs[digest]
-    (store.paths.partials / digest.replace(":", "-")).write_bytes(right[:2000] + b"wrong" + right[2005:9000])
+    spool_of(store, image).write_bytes(right[:2000] + b"wrong" + right[2005:9000])
     await pull(puller, name)
     assert await whole(store, workers)
 
@@ -235,6 +258,26 @@ async def test_packed_layers_are_kept_where_that_is_wanted(
     assert store.snapshot.image_bytes(store.snapshot.images[image.id]) > 4_000_000
     await store.remove_images([image.id, other.id])
     assert empty(store)
+
+
+async def test_an_image_that_lies_about_a_blob_does_not_break_the_pull_of_a_good_one(
+    make_puller: Callable[..., Puller], store: Store, workers: UnpackWorkers, registry: Any, make_image: Any,
+    layer_of: Any,
+) -> None:  # fmt: skip
+    puller = make_puller(with_pull(keep_compressed=True))
+    good = make_image(layer_of({"big": os.urandom(1_000_000)}))
+    evil = with_diff_ids(good, ["sha256:" + "0" * 64])
+    names = registry.add("good:1", good), registry.add("evil:1", evil)
+    registry.rate = 500_000
+    pulling = asyncio.create_task(pull(puller, names[0]))
+    await until(lambda: spooled(store) > 100_000)
+    with pytest.raises(LayerMalformed, match="image config says"):
+        await pull(puller, names[1])
+    assert await pulling == good.id
+    blob = Digest(json.loads(good.manifest)["layers"][0]["digest"])
+    assert store.read_blob(blob) == good.blobs[blob]
+    assert os.listdir(store.paths.partials) == []
+    assert await whole(store, workers)
 
 
 async def test_the_event_loop_never_waits_for_the_disk(
@@ -286,13 +329,7 @@ async def test_a_layer_that_is_not_what_the_config_says_is_refused(
     puller: Puller, store: Store, registry: Any, make_image: Any, layer_of: Any
 ) -> None:
     image = make_image(layer_of({"a": b"1"}))
-    config = json.loads(image.config)
-    config["rootfs"]["diff_ids"] = ["sha256:" + "0" * 64]
-    image.config = json.dumps(config).encode()
-    manifest = json.loads(image.manifest)
-    manifest["config"] |= {"digest": image.id, "size": len(image.config)}
-    image.manifest = json.dumps(manifest).encode()
-    image.blobs[image.id] = image.config
+    image = with_diff_ids(image, ["sha256:" + "0" * 64])
     with pytest.raises(LayerMalformed, match="image config says sha256:0000"):
         await pull(puller, registry.add("x:1", image))
     assert store.snapshot.layers == {}
@@ -303,13 +340,7 @@ async def test_configs_that_do_not_fit_are_refused(
     diff_ids: Any, puller: Puller, store: Store, registry: Any, make_image: Any, layer_of: Any
 ) -> None:
     image = make_image(layer_of({"a": b"1"}))
-    config = json.loads(image.config)
-    config["rootfs"]["diff_ids"] = diff_ids
-    image.config = json.dumps(config).encode()
-    manifest = json.loads(image.manifest)
-    manifest["config"] |= {"digest": image.id, "size": len(image.config)}
-    image.manifest = json.dumps(manifest).encode()
-    image.blobs[image.id] = image.config
+    image = with_diff_ids(image, diff_ids)
     with pytest.raises(TriptychError):
         await pull(puller, registry.add("x:1", image))
     await until(lambda: empty(store))

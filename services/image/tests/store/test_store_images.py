@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+from triptych_image.app import App
 from triptych_image.errors import ImageNotFound, StoreUnusable
+from triptych_image.janitor import clean
 from triptych_image.store import (
     ImageKind,
     ImageRecord,
@@ -190,6 +195,33 @@ async def test_leftovers_are_put_away_at_start(store: Store) -> None:
     assert [os.listdir(p) for p in (again.paths.tmp, again.paths.rootfs)] == [[], []]
     assert os.listdir(again.paths.partials) == ["sha256-young"]
     await again.close()
+
+
+async def test_files_to_go_on_from_go_when_nobody_did(store: Store) -> None:
+    partials = store.paths.partials
+    for name in ("old", "held", "young"):
+        (partials / name).write_bytes(b"x" * 5000)
+    for name in ("old", "held"):
+        os.utime(partials / name, (1, 1))
+    async with store.hold_partial(partials / "held"):
+        assert await store.collect_partials() == 8192
+        assert sorted(os.listdir(partials)) == ["held", "young"]
+        assert await store.collect_partials(all_unused=True) == 8192
+        assert os.listdir(partials) == ["held"]
+    assert await store.collect_partials() == 8192
+    assert os.listdir(partials) == []
+
+
+async def test_the_janitor_drops_files_to_go_on_from(store: Store) -> None:
+    old = store.paths.partials / "old"
+    old.touch()
+    os.utime(old, (1, 1))
+    cleaning = asyncio.create_task(clean(cast(App, SimpleNamespace(store=store))))
+    async with asyncio.timeout(60):
+        while old.exists() or os.listdir(store.paths.trash):
+            await asyncio.sleep(0.02)
+    cleaning.cancel()
+    await asyncio.wait([cleaning])
 
 
 @pytest.mark.parametrize("victim", ["layer", "config", "manifest"])

@@ -64,10 +64,6 @@ class LayerFetcher:
         self._settings = settings
         self._slots.resize(settings.pull.max_concurrent_layers)
 
-    def in_flight(self) -> set[Digest]:
-        """Blobs that are on their way."""
-        return {Digest(progress.digest) for progress in self._progress.values()}
-
     def progress(self, wanted: WantedLayer) -> LayerProgress:
         """The progress of a layer that `ensure` is or will be called for; shared by all pulls of it."""
         found = self._progress.get(wanted.diff_id)
@@ -117,14 +113,14 @@ class LayerFetcher:
 
     async def _attempts(self, wanted: WantedLayer, source: BlobSource, progress: LayerProgress) -> None:
         descriptor = wanted.descriptor
-        partial = self._store.paths.partial(descriptor.digest)
+        partial = self._store.paths.partial(descriptor.digest, wanted.key)
         while True:
             keep = self._settings.pull.keep_compressed
             spool = keep or 0 < self._settings.pull.resume_bytes <= descriptor.size
             resumed = False
             try:
                 progress.begin()
-                async with scratch(self._store, descriptor, spool=spool) as place:
+                async with scratch(self._store, descriptor.size, partial if spool else None) as place:
                     resumed = place.spooled > 0
                     await self._once(wanted, source, progress, place)
                     if keep:

@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator
-
-from triptych_oci import Descriptor
+from pathlib import Path
 
 from triptych_image.store import Store, disk_error
 
@@ -20,11 +19,10 @@ class Scratch:
     :ivar taken: set when the store took directory and tape over, so that nothing is left to drop.
     """
 
-    def __init__(self, store: Store, descriptor: Descriptor, *, spool: bool) -> None:
+    def __init__(self, store: Store, size: int, spool: Path | None) -> None:
         """Blocking."""
         self.tree = store.paths.scratch()
         self.tape = self.tree.with_suffix(".tape")
-        self.partial = store.paths.partial(descriptor.digest)
         self.spool_fd: int | None = None
         self.spooled = 0
         self.taken = False
@@ -32,11 +30,11 @@ class Scratch:
         os.chmod(self.tree, 0o755)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         self.tape_fd = os.open(self.tape, flags | os.O_EXCL, 0o600)
-        if spool:
-            self._open_spool(flags, descriptor.size)
+        if spool is not None:
+            self._open_spool(spool, flags, size)
 
-    def _open_spool(self, flags: int, size: int) -> None:
-        self.spool_fd = os.open(self.partial, flags | os.O_APPEND, 0o600)
+    def _open_spool(self, spool: Path, flags: int, size: int) -> None:
+        self.spool_fd = os.open(spool, flags | os.O_APPEND, 0o600)
         self.spooled = os.fstat(self.spool_fd).st_size
         if self.spooled > size:
             os.ftruncate(self.spool_fd, 0)
@@ -50,19 +48,23 @@ class Scratch:
 
 
 @contextlib.asynccontextmanager
-async def scratch(store: Store, descriptor: Descriptor, *, spool: bool) -> AsyncIterator[Scratch]:
+async def scratch(store: Store, size: int, spool: Path | None) -> AsyncIterator[Scratch]:
     """A place to unpack into, which is dropped unless the store took it over.
 
-    :param spool: keep the packed bytes beside it, and begin with what an earlier attempt left of them.
+    :param size: of the packed layer.
+    :param spool: keep the packed bytes in this file, and begin with what an earlier attempt left of them.
     :raises DiskFull: when it cannot be made.
     """
-    try:
-        made = await asyncio.to_thread(Scratch, store, descriptor, spool=spool)
-    except OSError as error:
-        raise disk_error(error, "prepare to unpack") from error
-    try:
-        yield made
-    finally:
-        made.close()
-        if not made.taken:
-            await store.drop(made.tree, made.tape)
+    async with contextlib.AsyncExitStack() as stack:
+        if spool is not None:
+            await stack.enter_async_context(store.hold_partial(spool))
+        try:
+            made = await asyncio.to_thread(Scratch, store, size, spool)
+        except OSError as error:
+            raise disk_error(error, "prepare to unpack") from error
+        try:
+            yield made
+        finally:
+            made.close()
+            if not made.taken:
+                await store.drop(made.tree, made.tape)

@@ -24,7 +24,7 @@ async def prune(app: App, request: image_pb2.PruneRequest) -> image_pb2.PruneRes
     before = snapshot.layer_bytes
     if removed:
         await app.store.remove_images(removed)
-    partials = await app.store.collect_partials(app.puller.layers.in_flight())
+    partials = await app.store.collect_partials(all_unused=True)
     await app.store.collect(all_unused=True)
     await app.store.empty_trash()
     freed = max(before - app.store.snapshot.layer_bytes, 0) + partials

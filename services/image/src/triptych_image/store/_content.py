@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 from triptych_oci import Digest
@@ -122,16 +124,31 @@ class Content(Core):
 
         return await self._database.run(work, frees=True)
 
-    async def collect_partials(self, keep: Iterable[Digest]) -> int:
-        """Remove files that broken downloads left to go on from, but for some; returns their bytes."""
-        kept = {self.paths.partial(digest).name for digest in keep}
+    @contextlib.asynccontextmanager
+    async def hold_partial(self, path: Path) -> AsyncIterator[None]:
+        """Keep a file to go on from, whether it is there or comes, while somebody writes it."""
+        try:
+            await self._database.run(lambda _: self._held_partials.add(path.name))
+            yield
+        finally:
+            self._database.post(lambda: self._held_partials.discard(path.name))
+
+    async def collect_partials(self, *, all_unused: bool = False) -> int:
+        """Discard files that broken downloads left to go on from and that got too old for it.
+
+        :param all_unused: also those young enough; never one that is held.
+        :returns: their bytes on disk.
+        """
 
         def work(_: sqlite3.Connection) -> int:
             size = 0
-            for entry in list(os.scandir(self.paths.partials)):
-                if entry.name not in kept:
-                    size += entry.stat().st_blocks * 512
-                    os.unlink(entry.path)
+            newest = time.time_ns() - (0 if all_unused else int(self.keep_seconds * 1e9))
+            with os.scandir(self.paths.partials) as entries:
+                for entry in entries:
+                    info = entry.stat(follow_symlinks=False)
+                    if entry.name not in self._held_partials and info.st_mtime_ns <= newest:
+                        size += info.st_blocks * 512
+                        discard(self.paths, Path(entry.path))
             return size
 
         return await self._database.run(work)

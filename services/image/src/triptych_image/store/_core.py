@@ -52,6 +52,7 @@ class Core:
         self._database = Database(paths.database, self._ballast)
         self._claims: Counter[str] = Counter()
         self._blob_claims: Counter[str] = Counter()
+        self._held_partials: set[str] = set()
         self._lock_fd = -1
         self._emptying = asyncio.Lock()
 

@@ -3,7 +3,7 @@
 root/blobs/sha256/<hex>   manifests and configs, and packed layers where they are kept (OCI image layout)
 root/l/<key>/             unpacked layers; short names, because overlayfs takes one page of options
 root/t/<key>              the tape of a layer: its archive without the files' contents
-root/p/<hex>              packed layers that are not whole yet, to go on from
+root/p/<blob>-<key>       packed layers that are not whole yet, to go on from
 root/ballast              room for removals on a full disk
 root/tmp/                 what is being made; emptied at start
 root/trash/               what is being removed; emptied at start
@@ -87,9 +87,13 @@ class Paths:
         """File of a blob."""
         return self.blobs / digest.algorithm / digest.hex
 
-    def partial(self, digest: Digest) -> Path:
-        """File of a packed layer that is not whole yet."""
-        return self.partials / f"{digest.algorithm}-{digest.hex}"
+    def partial(self, digest: Digest, key: str) -> Path:
+        """File of a packed layer that is not whole yet.
+
+        :param key: of the layer that it is said to hold: a manifest that lies about somebody's blob
+            has a file of its own, so that only one fetch writes into a file.
+        """
+        return self.partials / f"{digest.algorithm}-{digest.hex}-{key}"
 
     def writable(self, key: str) -> Path:
         """Directory of a writable layer; the same name for the same key always."""
