@@ -96,6 +96,23 @@ async def test_a_terminal_and_its_size(daemon, make_container) -> None:
         assert client.exit_code(await remote.status()) == 0
 
 
+async def test_a_client_without_a_terminal_of_a_container_with_one(daemon, make_container) -> None:
+    container = make_container("/bin/sh", tty=True, stdin=True)
+    # As the runtime daemon asks for: whether there is a terminal is the container's matter.
+    url = daemon.stub.OpenAttach(container.attach_request(tty=True)).url
+    async with client.connect_spdy(url) as session:
+        error, stdin, stdout = [
+            await session.open({"streamtype": each}) for each in ("error", "stdin", "stdout")
+        ]
+        await stdin.write(b"echo hel''lo\n")
+        await stdout.read_until(b"\r\nhello\r\n")
+        # One that finds out its size later may tell it.
+        resize = await session.open({"streamtype": "resize"})
+        await resize.write(b'{"Width": 77, "Height": 33}')
+        await stdin.write(b"until [ \"$(stty size)\" = '33 77' ]; do sleep 0.1; done; exit\n")
+        assert client.exit_code(await error.read_all()) == 0
+
+
 async def test_websocket(daemon, make_container) -> None:
     container = make_container("/bin/sh", "-c", "cat; echo end", stdin=True, stdin_once=True)
     url = daemon.stub.OpenAttach(container.attach_request()).url

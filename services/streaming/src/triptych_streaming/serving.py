@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from dataclasses import replace
 from pathlib import Path
 
 from triptych_errors import TriptychError
 from triptych_service.tasks import Tasks
 
-from triptych_streaming.protocol.channels import StreamSet
 from triptych_streaming.protocol.forward import PortForward
 from triptych_streaming.protocol.handshake import Acceptance, SessionRequest, Transport
 from triptych_streaming.protocol.negotiation import (
@@ -72,7 +72,7 @@ class Server:
                 wire.probe = forward.probe
                 await self._guarded(active, self._forward(wire, session, forward, active, request.early))
         else:
-            command = self._remote_protocol(session.streams, acceptance)
+            command = self._remote_protocol(session, acceptance)
             with self._sessions.running(waiting, command.name, wire.peer) as active:
                 wire.probe = command.probe
                 backend = self._head_starts.take(waiting) or self._backend(session)
@@ -134,8 +134,13 @@ class Server:
         )
         return await forward.run(early)
 
-    def _remote_protocol(self, streams: StreamSet, acceptance: Acceptance) -> RemoteCommand:
-        name = acceptance.protocol
+    def _remote_protocol(
+        self, session: ExecSession | AttachSession, acceptance: Acceptance
+    ) -> RemoteCommand:
+        name, streams = acceptance.protocol, session.streams
+        if isinstance(session, AttachSession):
+            # The terminal is the container's, so this client may have none, and no size to tell.
+            streams = replace(streams, tty=False)
         if acceptance.transport is Transport.SPDY:
             return SpdyRemoteCommand(streams, SPDY_REMOTE[name], name)
         form = WEBSOCKET_REMOTE[name]

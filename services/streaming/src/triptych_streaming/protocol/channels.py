@@ -50,7 +50,7 @@ class StreamSet:
     tty: bool = False
 
     def expected(self, version: Version) -> frozenset[Channel]:
-        """The streams that a SPDY client opens before the session begins."""
+        """The streams that a SPDY client opens before the session begins; others may come later."""
         wanted = {Channel.ERROR}
         if self.stdin:
             wanted.add(Channel.STDIN)
