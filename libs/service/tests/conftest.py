@@ -36,9 +36,12 @@ class Process:
             pass_fds=[passed.fileno() for passed in sockets.values()],
         )
 
-    def lines(self) -> list[dict[str, Any]]:
+    def text(self) -> str:
         self._log.seek(0)
-        return [json.loads(line) for line in self._log.read().splitlines() if line.startswith("{")]
+        return self._log.read()
+
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.text().splitlines() if line.startswith("{")]
 
     def wait_for(self, message: str, seconds: float = 10, **fields: Any) -> dict[str, Any]:
         deadline = time.monotonic() + seconds
@@ -49,8 +52,7 @@ class Process:
             if self.process.poll() is not None:
                 break
             time.sleep(0.02)
-        self._log.seek(0)
-        raise AssertionError(f"no {message!r} {fields} in the log:\n{self._log.read()}")
+        raise AssertionError(f"no {message!r} {fields} in the log:\n{self.text()}")
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         if self.process.poll() is None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 from runtime.v1 import api_pb2, api_pb2_grpc
 from triptych_errors import NotFound
 from triptych_service import (
+    ConfigError,
     Daemon,
     Definition,
+    Problem,
     Reload,
     ServiceSettings,
     connect,
@@ -29,6 +31,13 @@ class Settings(ServiceSettings):
     greeting: str = setting("hello", "What it says.", reload=Reload.LIVE)
     root: str = setting("/nowhere", "Where it lives.")
     peer: str = setting("", "Socket of another daemon to ask.")
+
+
+def check(settings: Settings) -> Iterator[Problem]:
+    if not settings.greeting:
+        yield Problem("greeting", "expected something to say, got ''")
+    if settings.peer == settings.greeting:
+        yield Problem("peer", "expected another daemon")
 
 
 class Images(api_pb2_grpc.ImageServiceServicer):  # the rest is UNIMPLEMENTED
@@ -72,6 +81,8 @@ class Images(api_pb2_grpc.ImageServiceServicer):  # the rest is UNIMPLEMENTED
 
 @asynccontextmanager
 async def start(daemon: Daemon[Settings]) -> AsyncIterator[None]:
+    if daemon.settings.greeting == "too late":
+        raise ConfigError(["greeting: expected it in time"])
     unfinished: Any = Images
     servicer = unfinished(daemon)
     api_pb2_grpc.add_ImageServiceServicer_to_server(servicer, daemon.server)
@@ -99,4 +110,4 @@ async def start(daemon: Daemon[Settings]) -> AsyncIterator[None]:
 
 
 if __name__ == "__main__":
-    run(Definition("triptych-sample", "1.2.3", Settings, start, "/nonexistent/sample.sock"))
+    run(Definition("triptych-sample", "1.2.3", Settings, start, "/nonexistent/sample.sock", check))

@@ -189,6 +189,28 @@ async def test_reload_applies_live_keys_and_names_the_others(start: Start) -> No
     assert (await ask(daemon.socket))["greeting"] == "good day"
 
 
+def test_settings_that_the_daemon_cannot_work_with_stop_the_start_for_good(start: Start) -> None:
+    daemon = start('greeting = ""\npeer = ""\n', wait=False)
+    assert daemon.process.wait(timeout=20) == 78
+    assert daemon.text().splitlines() == [
+        f"{daemon.config}: `greeting`: expected something to say, got ''",
+        f"{daemon.config}: `peer`: expected another daemon",
+    ]
+    late = start('greeting = "too late"\n', wait=False)
+    assert late.process.wait(timeout=20) == 78
+    assert "greeting: expected it in time" in late.lines()[-1]["message"]
+
+
+def test_settings_that_the_daemon_cannot_work_with_are_refused_by_a_reload(start: Start) -> None:
+    daemon = start('greeting = "hello"')
+    text = daemon.config.read_text()
+    daemon.config.write_text(text.replace("hello", "") + '\nroot = "/elsewhere"\npeer = "x"\n')
+    daemon.process.send_signal(signal.SIGHUP)
+    refused = daemon.wait_for("reload refused, the old settings stay")
+    assert refused["problem"] == f"{daemon.config}: `greeting`: expected something to say, got ''"
+    assert not any(line["message"].startswith("setting changed") for line in daemon.lines())
+
+
 async def test_health_of_the_daemon_and_of_each_service(start: Start) -> None:
     daemon = start()
     channel = connect(str(daemon.socket))
@@ -308,6 +330,20 @@ def test_command_line(tmp_path: Path) -> None:
         78,
         f"{config}: `greeting`: expected a string, got integer 3\n",
     )
+    config.write_text(f'greeting = ""\nsocket = "/{"x" * 98}"\n[telemetry]\nendpoint = "http://[x"\n')
+    (tmp_path / "x.toml.d").mkdir()
+    (tmp_path / "x.toml.d" / "m.toml").write_text('metrics.address = "x"\n')
+    wrong = call("--check-config", "--config", str(config))
+    assert wrong.returncode == 78
+    assert [line.split(": expected")[0] for line in wrong.stderr.splitlines()] == [
+        f"{config}: `socket`",
+        f"{config}: `telemetry.endpoint`",
+        f"{tmp_path}/x.toml.d/m.toml: `metrics.address`",
+        f"{config}: `greeting`",
+        "default: `peer`",
+    ]
+    assert 'greeting = ""' in call("--print-config", "--config", str(config)).stdout
+    (tmp_path / "x.toml.d" / "m.toml").unlink()
     config.write_text('greeting = "x"\n')
     right = call("--check-config", "--config", str(config))
     assert (right.returncode, right.stdout) == (

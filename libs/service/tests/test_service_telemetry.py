@@ -181,10 +181,18 @@ async def test_the_metrics_endpoint_on_a_unix_socket_is_private(start: Start, tm
     assert not path.exists()
 
 
-def test_a_metrics_address_that_cannot_be_served_is_named(start: Start) -> None:
-    daemon = start('[metrics]\naddress = "127.0.0.1:notaport"\n', wait=False)
+@pytest.mark.parametrize("address", ["127.0.0.1:notaport", "127.0.0.1", "foo", ":65536"])
+def test_a_metrics_address_that_is_none_is_named(start: Start, address: str) -> None:
+    daemon = start(f'[metrics]\naddress = "{address}"\n', wait=False)
+    assert daemon.process.wait(timeout=20) == 78
+    expected = f"expected host:port, [address]:port or unix:/path, got '{address}'"
+    assert f"{daemon.config}: `metrics.address`: {expected}" in daemon.text()
+
+
+def test_a_metrics_address_that_this_machine_does_not_have_is_named(start: Start) -> None:
+    daemon = start('[metrics]\naddress = "192.0.2.1:9"\n', wait=False)
     assert daemon.process.wait(timeout=20) == 1
-    assert "metrics.address '127.0.0.1:notaport' cannot be served" in daemon.lines()[-1]["message"]
+    assert "metrics.address '192.0.2.1:9' cannot be served" in daemon.lines()[-1]["message"]
 
 
 async def test_an_address_in_use_is_waited_for_and_left_when_the_daemon_stops(start: Start) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from triptych_service import lean, core, tracing  # isort: skip - the first two come before all else
 from triptych_service.client import connect
-from triptych_service.daemon import Daemon, Definition
+from triptych_service.daemon import Daemon, Definition, Problem
 from triptych_service.errors import ConfigError, SocketInUse, SocketUnusable
 from triptych_service.interceptors import ServerInterceptor
 from triptych_service.metrics import Counter, Gauge, Histogram, Metrics
@@ -45,6 +45,7 @@ __all__ = [
     "LogSettings",
     "Metrics",
     "MetricsSettings",
+    "Problem",
     "Reload",
     "ServerInterceptor",
     "ServiceSettings",

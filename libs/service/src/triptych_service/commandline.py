@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from triptych_service.checks import check
 from triptych_service.config import Loaded, load
 from triptych_service.daemon import Definition
 from triptych_service.settings import ServiceSettings
@@ -50,10 +51,16 @@ def default_config(definition: Definition[S]) -> Path:
 
 
 def load_config(definition: Definition[S], options: Options) -> Loaded[S]:
-    """Read the configuration that the command line names.
+    """Read the configuration that the command line names, and see that the daemon can work with it.
 
     :raises ConfigError: it is wrong.
     """
+    loaded = _read(definition, options)
+    check(definition, loaded)
+    return loaded
+
+
+def _read(definition: Definition[S], options: Options) -> Loaded[S]:
     path = options.config
     return load(definition.settings, path or default_config(definition), must_exist=path is not None)
 
@@ -72,7 +79,7 @@ def answer(definition: Definition[S], options: Options) -> bool:
         files = ", ".join(map(str, load_config(definition, options).files)) or "nothing"
         sys.stdout.write(f"{definition.name}: the configuration is valid; read: {files}\n")
     elif options.print_config:
-        loaded = load_config(definition, options)
+        loaded = _read(definition, options)
         sys.stdout.write(reference.effective(loaded.settings, loaded.origins))
     else:
         return False

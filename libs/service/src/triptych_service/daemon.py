@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -21,6 +21,20 @@ ReloadCallback = Callable[[S], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
+class Problem:
+    """A value that a daemon cannot work with.
+
+    :param key: dotted, by which the file is found that set it.
+    :param text: what was expected, and what there is.
+    :param source: where the value comes from when that is no file.
+    """
+
+    key: str
+    text: str
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Definition(Generic[S]):
     """What makes one daemon different from the others.
 
@@ -30,6 +44,8 @@ class Definition(Generic[S]):
         closes them, in a `finally`, as a background task that fails throws at the `yield`. RPCs are served
         once it has yielded; slow recovery belongs into `daemon.tasks`.
     :param socket_default: the socket path unless the settings name one.
+    :param check: what `start` would refuse in well typed settings, as far as it takes no socket to see;
+        asked before a start, on a reload and by `--check-config`. May block on files.
     """
 
     name: str
@@ -37,6 +53,7 @@ class Definition(Generic[S]):
     settings: type[S]
     start: Callable[[Daemon[S]], AbstractAsyncContextManager[None]]
     socket_default: str
+    check: Callable[[S], Iterable[Problem]] = lambda settings: ()
 
     @property
     def short_name(self) -> str:

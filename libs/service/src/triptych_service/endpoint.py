@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 _REQUEST_SECONDS = 10.0
 _RETRY_SECONDS = 1.0
 _REQUEST_BYTES = 16 << 10
+_LONGEST_PATH = 107
 
 
 @asynccontextmanager
@@ -97,17 +98,32 @@ class _Endpoint:
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-async def _listen(address: str, handle: Handler) -> asyncio.Server:
+def parse(address: str) -> str | tuple[str | None, int]:
+    """The path of a socket, or host (None for all) and port.
+
+    :raises ValueError: saying what was expected.
+    """
     if address.startswith("unix:"):
+        path = address.removeprefix("unix:")
+        if not 0 < len(os.fsencode(path)) <= _LONGEST_PATH:
+            raise ValueError(f"expected unix: and a path of {_LONGEST_PATH} bytes at most, got {address!r}")
+        return path
+    host, colon, port = address.rpartition(":")
+    if not (colon and port.isascii() and port.isdigit() and int(port) <= 0xFFFF):
+        raise ValueError(f"expected host:port, [address]:port or unix:/path, got {address!r}")
+    return host.strip("[]") or None, int(port)
+
+
+async def _listen(address: str, handle: Handler) -> asyncio.Server:
+    place = parse(address)
+    if isinstance(place, str):
         # Same-directory rename is not needed here: whoever may read the directory gains only metrics.
         before = os.umask(0o177)
         try:
-            path = address.removeprefix("unix:")
-            return await asyncio.start_unix_server(handle, path, limit=_REQUEST_BYTES)
+            return await asyncio.start_unix_server(handle, place, limit=_REQUEST_BYTES)
         finally:
             os.umask(before)
-    host, _, port = address.rpartition(":")
-    return await asyncio.start_server(handle, host.strip("[]") or None, int(port), limit=_REQUEST_BYTES)
+    return await asyncio.start_server(handle, *place, limit=_REQUEST_BYTES)
 
 
 async def _answer(head: bytes, registry: CollectorRegistry) -> bytes:

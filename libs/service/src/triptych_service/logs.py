@@ -132,6 +132,15 @@ class JournalHandler(logging.Handler):
         super().close()
 
 
+def journal_problem() -> str:
+    """Why the journal cannot be reached, "" when it can."""
+    try:
+        JournalHandler("").close()
+    except OSError as error:
+        return f"{_JOURNAL}: {error.strerror}"
+    return ""
+
+
 def journal_entry(record: logging.LogRecord, identifier: str, message: str) -> bytes:
     """A record in journald's native format: https://systemd.io/JOURNAL_NATIVE_PROTOCOL/"""
     priority = next((value for level, value in _PRIORITIES if record.levelno >= level), 7)

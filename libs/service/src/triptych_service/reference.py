@@ -25,16 +25,16 @@ _WORDS: dict[Any, str] = {
 
 def describe_type(hint: Any) -> str:
     """A type in words: "an integer from 1 to 64", 'one of "auto", "text"', "an array, each a string"."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Annotated:
+    kind, args = typing.get_origin(hint), typing.get_args(hint)
+    if kind is typing.Annotated:
         return describe_type(args[0]) + _bounds(args[1:])
-    if origin is typing.Literal:
+    if kind is typing.Literal:
         return "one of " + ", ".join(_literal(value) for value in args)
-    if origin in (typing.Union, types.UnionType):
+    if kind in (typing.Union, types.UnionType):
         return " or ".join(describe_type(arg) for arg in args if arg is not type(None))
-    if origin in (list, tuple, set, frozenset):
+    if kind in (list, tuple, set, frozenset):
         return f"an array, each {describe_type(args[0])}" if args else "an array"
-    if origin in (dict, Mapping):
+    if kind in (dict, Mapping):
         return f"a table whose values are each {describe_type(args[1])}"
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return "one of " + ", ".join(_literal(member.value) for member in hint)
@@ -149,14 +149,14 @@ def _lines(settings: Table, prefix: str, origins: Mapping[str, Path]) -> Iterato
             nested += [(f"{dotted}.{quote(name)}", entry) for name, entry in value.items()]
         else:
             shown = HIDDEN if key.setting.secret and value else value
-            yield f"{key.name} = {_literal(shown)}  # {_origin(dotted, origins)}"
+            yield f"{key.name} = {_literal(shown)}  # {origin(dotted, origins)}"
     for name, table in nested:
         yield f"\n[{name}]"
         yield from _lines(table, name + ".", origins)
 
 
-def _origin(dotted: str, origins: Mapping[str, Path]) -> str:
-    """The file that set a key, or a part of it."""
+def origin(dotted: str, origins: Mapping[str, Path]) -> str:
+    """The file that set a key, or the files that set parts of it; `default` when none did."""
     files = {str(file) for name, file in origins.items() if name == dotted or name.startswith(dotted + ".")}
     return ", ".join(sorted(files)) or "default"
 

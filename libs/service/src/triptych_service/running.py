@@ -58,12 +58,14 @@ def main(definition: Definition[S], argv: list[str]) -> int:
     try:
         asyncio.run(runner.run())
     except Exception as error:
-        for cause in _causes(error):
+        causes = list(_causes(error))
+        for cause in causes:
             if isinstance(cause, TriptychError):
                 log.critical("cannot go on: %s", cause)
             else:
                 log.critical("unexpected error, cannot go on", exc_info=cause)
-        return EXIT_FAILED
+        mistaken = any(isinstance(cause, ConfigError) for cause in causes)
+        return EXIT_CONFIG if mistaken else EXIT_FAILED
     return 0
 
 

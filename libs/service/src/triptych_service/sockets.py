@@ -23,6 +23,9 @@ from triptych_service.errors import SocketInUse, SocketUnusable
 _LONGEST = 107
 """sun_path holds 108 bytes with its closing zero."""
 
+LONGEST_PATH = _LONGEST - len("..4194304")
+"""Bytes of a daemon's path: with the largest PID, the private name beside it is as long as can be."""
+
 
 class SocketPath:
     """Ownership of a socket path, from `claim` to `release`.
@@ -47,9 +50,8 @@ class SocketPath:
 
         :param activated: the service manager listens on the path and passed its socket on.
         """
-        if len(os.fsencode(self.private)) > _LONGEST:
-            longest = _LONGEST - (len(os.fsencode(self.private)) - len(os.fsencode(self.path)))
-            raise SocketUnusable(f"socket path {self.path} is too long: at most {longest} bytes")
+        if len(os.fsencode(self.path)) > LONGEST_PATH:
+            raise SocketUnusable(f"socket path {self.path} is too long: at most {LONGEST_PATH} bytes")
         try:
             self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         except OSError as error:

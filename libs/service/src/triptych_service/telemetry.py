@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 
 Environment = Mapping[str, str]
 
+METRICS_ADDRESS = "TRIPTYCH_METRICS_ADDRESS"
+"""The variable that wins over `metrics.address`."""
+
 LAST_SECONDS = 5.0
 """How long a daemon that stops, or is told of another collector, waits until what is held back is sent."""
 
@@ -62,7 +65,7 @@ def wanted(settings: ServiceSettings, environment: Environment = os.environ) -> 
 
 def metrics_address(settings: ServiceSettings, environment: Environment = os.environ) -> str:
     """Where metrics are served; the environment lets instances with one configuration have their own."""
-    return environment.get("TRIPTYCH_METRICS_ADDRESS", settings.metrics.address)
+    return environment.get(METRICS_ADDRESS, settings.metrics.address)
 
 
 def _exports(environment: Environment, telemetry: TelemetrySettings, signal: str, exporter: str) -> bool:

@@ -118,7 +118,7 @@ async def _node(daemon: Daemon[Settings], images: grpc.aio.Channel, streaming: g
         path=shutil.which(settings.conmon) or settings.conmon,
         exit_dir=paths.exits,
         deadline=settings.deadlines.monitor,
-        log_level=settings.conmon_log_level,
+        log_level=settings.conmon_log_level.value,
         place=cgroups.place_monitor,
     )
 

@@ -19,6 +19,16 @@ class CgroupDriverSetting(enum.Enum):
     SYSTEMD = "systemd"
 
 
+class ConmonLogLevel(enum.Enum):
+    """What conmon tells of itself."""
+
+    TRACE = "trace"
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
 class HandlerSettings(Table):
     """`[handlers.NAME]`"""
 
@@ -114,7 +124,7 @@ class Settings(ServiceSettings):
     image_socket: str = setting("/run/triptych/image.sock", "The image daemon.")
     streaming_socket: str = setting("/run/triptych/streaming.sock", "The streaming daemon.")
     conmon: str = setting("conmon", "The monitor: an absolute path, or a name looked up in PATH.")
-    conmon_log_level: str = setting("error", "conmon's own log level.")
+    conmon_log_level: ConmonLogLevel = setting(ConmonLogLevel.ERROR, "conmon's own log level.")
     init: str = setting("catatonit", "Static init of pods that share their PID namespace.")
     cgroup_driver: CgroupDriverSetting = setting(
         CgroupDriverSetting.AUTO, "`systemd`, `cgroupfs`, or `auto`: systemd where it is the init."

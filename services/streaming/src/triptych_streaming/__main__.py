@@ -14,10 +14,11 @@ def main() -> NoReturn:
     handover.stand_in()
     from triptych_service import Definition, run
 
+    from triptych_streaming.checks import check
     from triptych_streaming.daemon import start
     from triptych_streaming.settings import Settings
 
-    run(Definition("triptych-streaming", VERSION, Settings, start, "/run/triptych/streaming.sock"))
+    run(Definition("triptych-streaming", VERSION, Settings, start, "/run/triptych/streaming.sock", check))
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ async def start(daemon: Daemon[Settings]) -> AsyncIterator[None]:
     """Serve until the daemon stops, then drain.
 
     :raises ListenFailed: the HTTP address cannot be served.
+    :raises ConfigError: the socket that was passed would show sessions to the network.
     :raises TlsUnusable: the certificate cannot be used.
     """
     settings = daemon.settings
@@ -149,7 +150,7 @@ class _Reload:
         self._seen = stamp(settings)
         context = await asyncio.to_thread(make_context, settings)
         if (context is None) != (self._http.context is None):
-            raise TlsUnusable("tls: encryption is turned on or off by a restart only")
+            raise TlsUnusable("tls.certificate", "encryption is turned on or off by a restart only")
         self._http.context = context
 
     async def watch_certificates(self) -> None:

@@ -61,8 +61,16 @@ class DialFailed(Unavailable):
 
 
 class ListenFailed(FailedPrecondition):
-    """The HTTP address cannot be served."""
+    """The HTTP address cannot be served: another process has it, or this machine does not."""
 
 
 class TlsUnusable(FailedPrecondition):
-    """Certificate, key or client CA cannot be used, or are missing where they must be."""
+    """Certificate, key or client CA cannot be used, or are missing where they must be.
+
+    :param key: of the setting that is to blame.
+    """
+
+    def __init__(self, key: str, text: str) -> None:
+        super().__init__(f"{key}: {text}")
+        self.key = key
+        self.text = text

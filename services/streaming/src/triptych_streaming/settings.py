@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Annotated
 
 from msgspec import Meta
@@ -31,6 +32,13 @@ class HttpSettings(Table):
     backlog: Count = setting(1024, "Connections that the kernel keeps waiting to be taken.")
 
 
+class TlsVersion(enum.Enum):
+    """TLS versions that are fit for use."""
+
+    V1_2 = "1.2"
+    V1_3 = "1.3"
+
+
 class TlsSettings(Table):
     """`[tls]`"""
 
@@ -43,9 +51,7 @@ class TlsSettings(Table):
         "PEM file of authorities; when set, only clients with a certificate of theirs are served.",
         reload=Reload.LIVE,
     )
-    minimum: Annotated[str, Meta(pattern=r"^1\.[23]$")] = setting(
-        "1.2", "Lowest TLS version, `1.2` or `1.3`.", reload=Reload.LIVE
-    )
+    minimum: TlsVersion = setting(TlsVersion.V1_2, "Lowest TLS version.", reload=Reload.LIVE)
 
 
 class LimitSettings(Table):

@@ -9,7 +9,7 @@ from triptych_runtime.cgroups.errors import (
 )
 from triptych_runtime.cgroups.handle import Cgroup
 from triptych_runtime.cgroups.layout import Layout, Mode
-from triptych_runtime.cgroups.manager import CgroupManager, DriverSetting
+from triptych_runtime.cgroups.manager import CgroupManager, DriverSetting, require_driver
 from triptych_runtime.cgroups.paths import Driver
 
 __all__ = [
@@ -24,4 +24,5 @@ __all__ = [
     "MissingController",
     "Mode",
     "NoCgroups",
+    "require_driver",
 ]

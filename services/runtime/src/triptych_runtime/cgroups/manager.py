@@ -28,6 +28,15 @@ _SYSTEMD_RUNS = Path("/run/systemd/system")
 _FAVOR_DYNAMIC = "favordynmods"
 
 
+def require_driver(driver: DriverSetting) -> None:
+    """:raises NoCgroups: when systemd is asked for where it is not init."""
+    if driver == "systemd" and not _SYSTEMD_RUNS.is_dir():
+        raise NoCgroups(
+            "the cgroup driver is set to systemd, but systemd is not the init of this node",
+            hint='set it to "auto" or "cgroupfs"',
+        )
+
+
 class CgroupManager:
     """Knows the node's cgroup layout and driver, and makes handles for cgroups."""
 
@@ -46,14 +55,9 @@ class CgroupManager:
         :raises NoCgroups: when no hierarchy is mounted, or systemd is asked for where it is not init.
         """
         layout = Layout.detect()
-        booted = _SYSTEMD_RUNS.is_dir()
+        require_driver(driver)
         if driver == "auto":
-            return cls(layout, Driver.SYSTEMD if booted else Driver.CGROUPFS)
-        if driver == "systemd" and not booted:
-            raise NoCgroups(
-                "the cgroup driver is set to systemd, but systemd is not the init of this node",
-                hint='set it to "auto" or "cgroupfs"',
-            )
+            return cls(layout, Driver.SYSTEMD if _SYSTEMD_RUNS.is_dir() else Driver.CGROUPFS)
         return cls(layout, Driver(driver))
 
     @property

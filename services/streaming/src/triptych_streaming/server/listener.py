@@ -10,6 +10,8 @@ import os
 import socket
 from collections.abc import Callable
 
+from triptych_service import ConfigError
+
 from triptych_streaming.errors import ListenFailed
 
 log = logging.getLogger(__name__)
@@ -31,17 +33,20 @@ def open_listener(
     shared by inheriting it, and then no connection is lost when any instance goes.
 
     :param passed: a descriptor of a listening socket, which wins over `listen`.
-    :raises ListenFailed: the address cannot be bound, or would serve plain HTTP to the network.
+    :raises ListenFailed: the address cannot be bound.
+    :raises ConfigError: it was passed, and would serve plain HTTP to the network.
     """
     if passed is not None:
         listener = socket.socket(fileno=passed)
         if listener.family not in (socket.AF_INET, socket.AF_INET6):
             raise ListenFailed("the socket passed as `http` is not a TCP socket")
-        _check_exposure(listener.getsockname()[0], tls=tls, insecure=insecure)
+        host = listener.getsockname()[0]
+        problem = exposure(host, tls=tls, insecure=insecure)
+        if problem:
+            raise ConfigError([f"the socket passed as `http`: {problem}"])
         listener.setblocking(False)
         return listener
-    host, port = _split(listen)
-    _check_exposure(host, tls=tls, insecure=insecure)
+    host, port = split(listen)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
@@ -56,25 +61,31 @@ def open_listener(
     return listener
 
 
-def _split(listen: str) -> tuple[str, int]:
+def split(listen: str) -> tuple[str, int]:
+    """Host and port of an address.
+
+    :raises ValueError: saying what was expected.
+    """
     host, colon, port = listen.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not colon or not port.isdigit() or int(port) > 0xFFFF:
-        raise ListenFailed(f"http.listen {listen!r} is not host:port")
+    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 0xFFFF:
+        raise ValueError(f"expected host:port, got {listen!r}")
     try:
         return str(ipaddress.ip_address(host or "127.0.0.1")), int(port)
     except ValueError:
         if host == "localhost":
             return "127.0.0.1", int(port)
-        raise ListenFailed(f"http.listen {listen!r}: the host must be an IP address") from None
+        raise ValueError(f"expected an IP address and a port, got {listen!r}") from None
 
 
-def _check_exposure(host: str, *, tls: bool, insecure: bool) -> None:
-    if not (tls or insecure or ipaddress.ip_address(host).is_loopback):
-        raise ListenFailed(
-            f"http: plain HTTP on {host} would show sessions to the network",
-            hint="set tls.certificate, or http.insecure = true if the network is trusted",
-        )
+def exposure(host: str, *, tls: bool, insecure: bool) -> str:
+    """Why plain HTTP on an address is refused, "" when nothing is."""
+    if tls or insecure or ipaddress.ip_address(host).is_loopback:
+        return ""
+    return (
+        f"plain HTTP on {host} would show sessions to the network: "
+        "set tls.certificate, or http.insecure = true if the network is trusted"
+    )
 
 
 def base_url(listener: socket.socket, *, tls: bool) -> str:
