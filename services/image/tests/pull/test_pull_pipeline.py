@@ -280,6 +280,26 @@ async def test_an_image_that_lies_about_a_blob_does_not_break_the_pull_of_a_good
     assert await whole(store, workers)
 
 
+async def test_a_pull_that_meets_the_removal_of_its_image_commits_what_is_there(
+    puller: Puller, store: Store, workers: UnpackWorkers, registry: Any, make_image: Any, layer_of: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    layer = layer_of({"a": b"1"})
+    image, rebuilt = make_image(layer), make_image(layer, annotations={"again": "1"})
+    assert (image.id, image.digest == rebuilt.digest) == (rebuilt.id, False)
+    await pull(puller, registry.add("x:1", image))
+    synced = store.gate.sync
+
+    async def sync() -> None:
+        await synced()
+        await store.remove_images([image.id])
+
+    monkeypatch.setattr(store.gate, "sync", sync)
+    await pull(puller, registry.add("x:1", rebuilt))
+    assert set(store.snapshot.images[image.id].blobs) == {image.id, rebuilt.digest}
+    assert await whole(store, workers)
+
+
 async def test_the_event_loop_never_waits_for_the_disk(
     puller: Puller,
     store: Store,

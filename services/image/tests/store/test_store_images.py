@@ -157,6 +157,31 @@ async def test_claims_keep_layers_and_blobs(store: Store) -> None:
         store.read_blob(added.config)
 
 
+async def test_a_removal_during_a_commit_takes_the_older_blobs_along(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = await add_layer(store, "l")
+    first = await add_image(store, b"1", key, manifest=b"m1")
+    await add_image(store, b"1", key, manifest=b"m2")
+    assert len(store.snapshot.images[first.id].blobs) == 3
+    synced = store.gate.sync
+
+    async def sync() -> None:
+        await synced()
+        await store.remove_images([first.id])
+
+    with store.hold() as hold:
+        await hold.layers([key])
+        monkeypatch.setattr(store.gate, "sync", sync)
+        await add_image(store, b"1", key, manifest=b"m3")
+    blobs = store.snapshot.images[first.id].blobs
+    assert set(blobs) == {first.id, Digest.of(b"m3")}
+    assert all(store.blob_size(digest) for digest in blobs)
+    again = await reopened(store)
+    assert set(again.snapshot.images) == {first.id}
+    await again.close()
+
+
 async def test_finished_layers_wait_for_the_next_attempt(store: Store) -> None:
     young = await add_layer(store, "young")
     await add_layer(store, "old", created_at=1)

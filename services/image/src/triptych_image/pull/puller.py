@@ -207,9 +207,8 @@ class Puller:
                 image_id, kind, user = content.config_digest, ImageKind.IMAGE, content.config.settings.user
             record.stage = Stage.COMMITTING
             point("pull-before-commit")
-            old = self._store.snapshot.images.get(image_id)
             kept = [digest for digest in kept if self._store.blob_size(digest)]
-            blobs = tuple(sorted({*content.blobs, *kept, *(old.blobs if old is not None else ())}))
+            blobs = tuple(sorted({*content.blobs, *kept}))
             image = ImageRecord(
                 id=image_id,
                 kind=kind,
@@ -224,7 +223,7 @@ class Puller:
                 root_uid=chain.root_uid,
                 root_gid=chain.root_gid,
                 source=source.reference,
-                created_at=old.created_at if old is not None else time.time_ns(),
+                created_at=time.time_ns(),
             )
             with span("pull.commit"):
                 records = [NameRecord(name, image_id, target) for name in names]

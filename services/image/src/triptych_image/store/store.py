@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from triptych_image.errors import ImageNotFound
 from triptych_image.faults import point
@@ -36,6 +37,8 @@ class Store(Content, Writable):
     async def commit_image(self, image: ImageRecord, names: Sequence[NameRecord]) -> None:
         """Make an image visible. Its layers and blobs are there already; they are synced first.
 
+        One of the same ID that is there keeps its age, its names, and the blobs that it came by.
+
         :raises DiskFull: when the disk does not take them.
         """
         try:
@@ -45,18 +48,28 @@ class Store(Content, Writable):
 
         def work(connection: sqlite3.Connection) -> None:
             point("commit-before-row")
+            merged = self._with_what_was(image)
             with transaction(connection, durable=True):
-                _rows.insert_image(connection, image)
+                _rows.insert_image(connection, merged)
                 connection.executemany(
                     "UPDATE layers SET boot='' WHERE key=? AND boot!=''", [(key,) for key in image.layers]
                 )
                 for name in names:
                     _rows.insert_name(connection, name)
                 point("commit-in-transaction")
-            self.snapshot = _changes.with_image(self.snapshot, image, names)
+            self.snapshot = _changes.with_image(self.snapshot, merged, names)
             point("commit-after-row")
 
         await self._database.run(work)
+
+    def _with_what_was(self, image: ImageRecord) -> ImageRecord:
+        """In the database's thread: until then a removal may take an older one and its blobs away."""
+        old = self.snapshot.images.get(image.id)
+        if old is None:
+            return image
+        blobs = tuple(sorted({*image.blobs, *old.blobs}))
+        size = sum(map(self.blob_size, blobs))
+        return replace(image, blobs=blobs, blob_bytes=size, created_at=old.created_at)
 
     async def add_names(self, names: Sequence[NameRecord]) -> None:
         """Give an image more names.
