@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import grpc
 import pytest
+from runtime.v1 import api_pb2, api_pb2_grpc
 from triptych.streaming.v1 import streaming_pb2 as pb
 from triptych.streaming.v1 import streaming_pb2_grpc
 from triptych_errors import NotFound
 from triptych_runtime.clients.streaming import StreamingClient
 from triptych_runtime.errors import ServiceDown
+from triptych_runtime.model import SandboxPhase, SandboxRecord
+from triptych_runtime.node import Node, Paths
+from triptych_runtime.readiness import Readiness
+from triptych_runtime.rpc import exec as exec_module
+from triptych_runtime.rpc import patience
+from triptych_runtime.rpc.service import add_to_server
+from triptych_runtime.settings import Settings
+from triptych_service.interceptors import ServerInterceptor
 
 REQUEST = pb.OpenPortForwardRequest(target=pb.Target(pod_sandbox_id="p"))
 
@@ -59,6 +70,62 @@ async def test_an_answer_is_an_answer(client: StreamingClient, daemon: Ending) -
     with pytest.raises(NotFound, match="the end"):
         await client.open_port_forward(REQUEST, 60)
     assert daemon.calls == 1
+
+
+@pytest.mark.parametrize("method", ["Exec", "Attach", "PortForward"])
+async def test_a_caller_that_waits_less_is_told_who_is_down(
+    tmp_path: Path, client: StreamingClient, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """crictl waits for two seconds, where the daemon would wait for ten."""
+
+    async def read_process(*arguments: object) -> dict[str, object]:
+        return {}
+
+    monkeypatch.setattr(exec_module, "read_process", read_process)
+    monkeypatch.setattr(exec_module, "exec_process", lambda *arguments, **options: b"{}")
+    monkeypatch.setattr(patience, "_ANSWER_SECONDS", 4)  # a machine may be slow
+    ready = Readiness()
+    ready.set_reconciled()
+    server = grpc.aio.server(interceptors=[ServerInterceptor(asyncio.Event())])
+    add_to_server(server, cast(Node, node(client)), ready)
+    server.add_insecure_port(f"unix:{tmp_path}/runtime")
+    await server.start()
+    requests: dict[str, Any] = {
+        "Exec": api_pb2.ExecRequest(container_id="c", cmd=["true"], stdout=True),
+        "Attach": api_pb2.AttachRequest(container_id="c", stdout=True),
+        "PortForward": api_pb2.PortForwardRequest(pod_sandbox_id="p"),
+    }
+    async with grpc.aio.insecure_channel(f"unix:{tmp_path}/runtime") as channel:
+        stub = api_pb2_grpc.RuntimeServiceStub(channel)  # type: ignore[no-untyped-call,unused-ignore]
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await getattr(stub, method)(requests[method], timeout=5)
+    await server.stop(None)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert "triptych-streaming" in (caught.value.details() or "")
+
+
+def node(streaming: StreamingClient) -> SimpleNamespace:
+    """A node with one pod of one container, and a streaming daemon that may be down."""
+    meta = api_pb2.PodSandboxMetadata(name="web", namespace="default", uid="u")
+    sandbox = SandboxRecord(
+        id="p",
+        phase=SandboxPhase.READY,
+        config=api_pb2.PodSandboxConfig(metadata=meta),
+        handler="",
+        created_at=0,
+        namespaces={"net": "/run/netns/p"},
+    )
+    container = SimpleNamespace(
+        id="c", name="main", sandbox_id="p", running=True, handler="crun", pid=1, start_ticks=1
+    )
+    container.config = api_pb2.ContainerConfig()
+    return SimpleNamespace(
+        state=SimpleNamespace(sandbox=lambda _: sandbox, container=lambda _: container),
+        handlers={"crun": SimpleNamespace(runtime=SimpleNamespace(argv=("crun",)))},
+        paths=Paths(Path("/nowhere"), Path("/nowhere")),
+        settings=Settings(),
+        streaming=streaming,
+    )
 
 
 async def test_it_gives_up_at_the_deadline(client: StreamingClient) -> None:

@@ -10,11 +10,12 @@ from triptych_runtime.node import Node
 from triptych_runtime.targets import check_streams, container_target
 
 
-async def attach(node: Node, request: api_pb2.AttachRequest) -> api_pb2.AttachResponse:
+async def attach(node: Node, request: api_pb2.AttachRequest, deadline: float) -> api_pb2.AttachResponse:
     """Prepare an attachment to a running container; the URL is for its client.
 
     Whether there is a terminal is the container's matter, whatever the request says.
 
+    :param deadline: seconds for the streaming daemon.
     :raises ContainerNotRunning: at once, for a container that does not run.
     :raises InvalidArgument: for streams that cannot be.
     :raises ServiceDown: when the streaming daemon does not answer in time.
@@ -36,6 +37,4 @@ async def attach(node: Node, request: api_pb2.AttachRequest) -> api_pb2.AttachRe
         attach_socket=str(paths.attach),
         control_fifo=str(paths.control),
     )
-    return api_pb2.AttachResponse(
-        url=await node.streaming.open_attach(call, node.settings.deadlines.streaming)
-    )
+    return api_pb2.AttachResponse(url=await node.streaming.open_attach(call, deadline))

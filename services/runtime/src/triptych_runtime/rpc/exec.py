@@ -11,9 +11,10 @@ from triptych_runtime.node import Node
 from triptych_runtime.targets import check_streams, container_target
 
 
-async def exec_(node: Node, request: api_pb2.ExecRequest) -> api_pb2.ExecResponse:
+async def exec_(node: Node, request: api_pb2.ExecRequest, deadline: float) -> api_pb2.ExecResponse:
     """Prepare a command in a running container; the URL is for its client.
 
+    :param deadline: seconds for the streaming daemon.
     :raises ContainerNotRunning: at once, for a container that does not run.
     :raises InvalidArgument: for streams that cannot be, or no command.
     :raises ServiceDown: when the streaming daemon does not answer in time.
@@ -36,4 +37,4 @@ async def exec_(node: Node, request: api_pb2.ExecRequest) -> api_pb2.ExecRespons
         container_pid=record.pid,
         container_start_ticks=record.start_ticks,
     )
-    return api_pb2.ExecResponse(url=await node.streaming.open_exec(call, node.settings.deadlines.streaming))
+    return api_pb2.ExecResponse(url=await node.streaming.open_exec(call, deadline))

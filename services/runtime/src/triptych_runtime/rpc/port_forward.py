@@ -13,9 +13,12 @@ from triptych_runtime.targets import sandbox_target
 _PORTS = range(1, 65536)
 
 
-async def port_forward(node: Node, request: api_pb2.PortForwardRequest) -> api_pb2.PortForwardResponse:
+async def port_forward(
+    node: Node, request: api_pb2.PortForwardRequest, deadline: float
+) -> api_pb2.PortForwardResponse:
     """Prepare forwarding to ports of a ready sandbox; the URL is for its client.
 
+    :param deadline: seconds for the streaming daemon.
     :raises SandboxNotReady: at once, for a stopped sandbox. :raises InvalidArgument: for no port at all.
     :raises ServiceDown: when the streaming daemon does not answer in time.
     """
@@ -28,5 +31,4 @@ async def port_forward(node: Node, request: api_pb2.PortForwardRequest) -> api_p
     call = streaming_pb2.OpenPortForwardRequest(
         target=sandbox_target(record), network_namespace=record.namespaces.get("net", ""), ports=request.port
     )
-    url = await node.streaming.open_port_forward(call, node.settings.deadlines.streaming)
-    return api_pb2.PortForwardResponse(url=url)
+    return api_pb2.PortForwardResponse(url=await node.streaming.open_port_forward(call, deadline))

@@ -19,6 +19,7 @@ from triptych_runtime.rpc.create_container import create_container
 from triptych_runtime.rpc.exec import exec_
 from triptych_runtime.rpc.exec_sync import exec_sync
 from triptych_runtime.rpc.get_container_events import get_container_events
+from triptych_runtime.rpc.patience import patience
 from triptych_runtime.rpc.pod_sandbox_status import pod_sandbox_status
 from triptych_runtime.rpc.port_forward import port_forward
 from triptych_runtime.rpc.remove_container import remove_container
@@ -57,6 +58,9 @@ class RuntimeService(api_pb2_grpc.RuntimeServiceServicer):
     def __init__(self, node: Node, ready: Readiness) -> None:
         self._node = node
         self._ready = ready
+
+    def _streaming(self, context: Context) -> float:
+        return patience(context, self._node.settings.deadlines.streaming)
 
     async def Version(self, request: api_pb2.VersionRequest, context: Context) -> api_pb2.VersionResponse:
         return version(request)
@@ -133,17 +137,17 @@ class RuntimeService(api_pb2_grpc.RuntimeServiceServicer):
 
     async def Exec(self, request: api_pb2.ExecRequest, context: Context) -> api_pb2.ExecResponse:
         await self._ready.reconciled()
-        return await exec_(self._node, request)
+        return await exec_(self._node, request, self._streaming(context))
 
     async def Attach(self, request: api_pb2.AttachRequest, context: Context) -> api_pb2.AttachResponse:
         await self._ready.reconciled()
-        return await attach(self._node, request)
+        return await attach(self._node, request, self._streaming(context))
 
     async def PortForward(
         self, request: api_pb2.PortForwardRequest, context: Context
     ) -> api_pb2.PortForwardResponse:
         await self._ready.reconciled()
-        return await port_forward(self._node, request)
+        return await port_forward(self._node, request, self._streaming(context))
 
     async def ContainerStats(
         self, request: api_pb2.ContainerStatsRequest, context: Context
