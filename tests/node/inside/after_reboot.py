@@ -9,6 +9,7 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import pytest
 from runtime.v1 import api_pb2 as cri
 from triptych_dev.vm.inside import DAEMONS, Node, eventually, systemctl
 
@@ -67,6 +68,16 @@ def test_a_port_of_the_node(node: Node) -> None:
     assert len(rules()) > len(before)
     node.remove_pod(sandbox[0])
     assert _fetch(address) == ""
+
+
+@pytest.mark.parametrize("verbs", [["start"], ["reload"], ["restart"], ["stop", "start"]], ids="-".join)
+def test_the_masquerade_comes_back_after_nftables(verbs: list[str]) -> None:
+    """Each loads /etc/nftables.conf, which flushes all tables; Debian has the unit off at first."""
+    for verb in verbs:
+        subprocess.run(["systemctl", verb, "nftables.service"], check=True)
+    listing = ["nft", "list", "table", "inet", "triptych_nat"]
+    eventually(lambda: subprocess.run(listing, capture_output=True).returncode == 0)
+    eventually(lambda: _active("triptych-nat.service"))
 
 
 def _own_address() -> str:

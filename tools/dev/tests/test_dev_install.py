@@ -68,6 +68,9 @@ def test_install_upgrade_uninstall(root: Path) -> None:
     listed = {entry["path"] for entry in json.loads((prefix / "install.json").read_bytes())["entries"]}
     assert {"/etc/triptych/image.toml", "/usr/local/bin/triptych", "/etc/crictl.yaml"} <= listed
 
+    nftables = root / "etc/systemd/system/nftables.service.d"
+    assert (nftables / "triptych.conf").is_file()
+
     config = root / "etc/triptych/image.toml"
     config.write_text("# mine\n")
     again = install(InstallOptions(root=root), steps.append)
@@ -76,6 +79,7 @@ def test_install_upgrade_uninstall(root: Path) -> None:
 
     uninstall(UninstallOptions(root=root), steps.append)
     assert _files(root) == before
+    assert not nftables.exists()
     with pytest.raises(NotPossible, match="nothing is installed"):
         uninstall(UninstallOptions(root=root), steps.append)
 

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from triptych_dev.node.files import DEPLOY
+from triptych_dev.node.files import DEPLOY, NFTABLES_DROP_IN
 from triptych_dev.node.manager import NAT, SERVICES, SOCKETS
 from triptych_dev.node.places import WRITTEN_PREFIX
 
@@ -32,12 +32,15 @@ def placed(tmp_path: Path) -> Path:
             (program / name).write_text("#!/bin/sh\n")
             (program / name).chmod(0o755)
         (units / unit.name).write_text(text.replace(f"{WRITTEN_PREFIX}/bin", str(program)))
+    (units / NFTABLES_DROP_IN).parent.mkdir()
+    shutil.copy(DEPLOY / "nftables/triptych.conf", units / NFTABLES_DROP_IN)
+    (units / "nftables.service").write_text("[Service]\nType=oneshot\nExecStart=/bin/true\n")
     return units
 
 
 @needs_systemd
 def test_verify_finds_nothing(placed: Path) -> None:
-    units = sorted(path for path in placed.iterdir())
+    units = sorted(path for path in placed.iterdir() if path.is_file())
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", *units], capture_output=True, text=True, timeout=60
     )
@@ -122,6 +125,18 @@ def test_no_host_becomes_an_ipv6_router() -> None:
     """A kernel that forwards IPv6 drops the default route that router advertisements gave the host."""
     text = (DEPLOY / "sysctl.d/60-triptych.conf").read_text()
     assert not re.findall(r"^-?net\.ipv6\.", text, re.MULTILINE)
+
+
+def test_the_masquerade_follows_nftables() -> None:
+    """Whatever nftables.service does flushes all tables. tests/node has systemd do it."""
+    text = (UNITS / NAT).read_text()
+    for line in ("After=network.target nftables.service", "PartOf=nftables.service"):
+        assert f"\n{line}\n" in text
+    assert "\nReloadPropagatedFrom=nftables.service\n" in text
+    loads = re.findall(r"^Exec(Start|Reload)=(.*)$", text, re.MULTILINE)
+    assert [name for name, _ in loads] == ["Start", "Reload"] and loads[0][1] == loads[1][1]
+    drop_in = (DEPLOY / "nftables/triptych.conf").read_text()
+    assert re.search(rf"^ExecStartPost=-\S+ --no-block reload-or-restart {NAT}$", drop_in, re.MULTILINE)
 
 
 def test_the_runtime_stays_in_the_mount_namespace_of_the_host() -> None:

@@ -174,6 +174,46 @@ def test_the_pod_network(host: Host) -> None:
     assert found(list(network.check(host)), "CNI configuration").remedy.startswith("correct or remove")
 
 
+@pytest.mark.parametrize(
+    ("nft", "state", "detail", "remedy"),
+    [
+        ("", State.WARNING, "nft is missing", "apt-get install nftables"),
+        ('[ "$*" = "list table inet triptych_nat" ]', State.OK, "is loaded", ""),
+        (
+            "echo Error: No such file or directory >&2; echo list table >&2; exit 1",
+            State.WARNING,
+            "pods reach nothing beyond this node",
+            "systemctl restart triptych-nat.service",
+        ),
+        (
+            "echo Operation not permitted >&2; exit 1",
+            State.WARNING,
+            "Operation not permitted",
+            "run as root",
+        ),
+    ],
+)
+def test_the_masquerade_of_the_default_network(
+    host: Host, nft: str, state: State, detail: str, remedy: str
+) -> None:
+    bridge: dict[str, object] = {"type": "bridge", "ipMasq": False}
+    put(host, "/etc/cni/net.d/10-triptych.conflist", json.dumps({"name": "triptych", "plugins": [bridge]}))
+    if nft:
+        script(host, "/usr/sbin/nft", nft)
+    finding = found(list(network.check(host)), "masquerade")
+    assert finding.state is state
+    assert detail in finding.detail and remedy in finding.remedy
+
+    bridge["ipMasq"] = True
+    put(host, "/etc/cni/net.d/10-triptych.conflist", json.dumps({"name": "triptych", "plugins": [bridge]}))
+    assert "masquerade" not in {finding.subject for finding in network.check(host)}
+
+
+def test_the_masquerade_of_another_network_is_its_own(host: Host) -> None:
+    put(host, "/etc/cni/net.d/10-calico.conflist", json.dumps({"plugins": [{"type": "calico"}]}))
+    assert "masquerade" not in {finding.subject for finding in network.check(host)}
+
+
 def test_disks(host: Host) -> None:
     host.path("/var/lib").mkdir(parents=True)
     host.path("/run").mkdir()

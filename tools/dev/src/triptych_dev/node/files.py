@@ -11,6 +11,9 @@ from triptych_dev.node.shell import CHECKOUT_ROOT
 DEPLOY = CHECKOUT_ROOT / "deploy"
 DOCS = CHECKOUT_ROOT / "docs"
 KUBELET_DROP_IN = Path("/etc/systemd/system/kubelet.service.d/20-triptych.conf")
+NFTABLES_DROP_IN = Path("nftables.service.d/triptych.conf")
+"""Below the directory of units."""
+
 CRICTL = Path("/etc/crictl.yaml")
 CNI_CONFIG = Path("/etc/cni/net.d")
 
@@ -22,6 +25,7 @@ def place_all(manifest: Manifest, places: Places, *, kubelet: bool) -> None:
     """
     for unit in sorted((DEPLOY / "systemd").iterdir()):
         _copy(manifest, unit, places.units / unit.name, Kind.UNIT, places)
+    _copy(manifest, DEPLOY / "nftables/triptych.conf", places.units / NFTABLES_DROP_IN, Kind.UNIT, places)
     _copy(
         manifest, DEPLOY / "tmpfiles.d/triptych.conf", places.tmpfiles / "triptych.conf", Kind.UNIT, places
     )

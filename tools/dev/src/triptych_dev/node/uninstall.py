@@ -82,7 +82,7 @@ def _remove_files(root: Path, document: Document, *, keep_config: bool) -> None:
         parents.add(target.parent)
     for parent in sorted(parents, key=lambda path: -len(path.parts)):
         if (
-            parent.name in ("triptych", "kubelet.service.d")
+            parent.name in ("triptych", "kubelet.service.d", files.NFTABLES_DROP_IN.parent.name)
             and parent.is_dir()
             and not any(parent.iterdir())
         ):

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
 
-from triptych_cli.context import DaemonName
-from triptych_cli.doctor.model import Findings, Host, error, info, ok, warning
+from triptych_errors import TriptychError
+from triptych_linux import process
 
+from triptych_cli.context import DaemonName
+from triptych_cli.doctor.model import Finding, Findings, Host, error, info, ok, warning
+
+_DEFAULT = "10-triptych.conflist"
+_TABLE = "triptych_nat"
+_SECONDS = 10.0
 _SUFFIXES = (".conf", ".conflist", ".json")
 _REMEDY = "./dev install places a default one; or install a network add-on such as Calico or Cilium"
 
@@ -37,6 +44,8 @@ def check(host: Host) -> Findings:
             "CNI configuration", f"{len(files) - 1} more in {first.parent}; the first by name is used"
         )
     yield from _plugins(host, plugins, bin_dirs, first)
+    if first.name == _DEFAULT and not any(plugin.get("ipMasq") for plugin in plugins):
+        yield _masquerade(host)
 
 
 def _files(host: Host, directories: list[str]) -> list[Path]:
@@ -74,7 +83,28 @@ def _plugins(host: Host, plugins: list[Any], bin_dirs: tuple[str, ...], file: Pa
         yield warning("iptables", "missing: host ports and masquerading fail", "apt-get install iptables")
 
 
-def _no_plugins(bin_dirs: tuple[str, ...]) -> Any:
+def _masquerade(host: Host) -> Finding:
+    """Whether the rule set is loaded that the default network leaves the pods' way out to."""
+    means = "pods reach nothing beyond this node"
+    nft = host.which("nft")
+    if nft is None:
+        return warning("masquerade", f"nft is missing: {means}", "apt-get install nftables")
+    try:
+        argv = [str(nft), "list", "table", "inet", _TABLE]
+        done = asyncio.run(process.run(argv, deadline=_SECONDS, step="nft list table", check=False))
+    except TriptychError as problem:
+        return warning("masquerade", str(problem), f"run nft list table inet {_TABLE}")
+    if done.returncode == 0:
+        return ok("masquerade", f"table inet {_TABLE} is loaded")
+    said = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason told"]
+    if "No such file" in said[0]:
+        return warning(
+            "masquerade", f"no table inet {_TABLE}: {means}", "systemctl restart triptych-nat.service"
+        )
+    return warning("masquerade", f"cannot be checked: {said[0]}", "run as root")
+
+
+def _no_plugins(bin_dirs: tuple[str, ...]) -> Finding:
     return error(
         "CNI plugins", f"none in {', '.join(bin_dirs)}", "apt-get install containernetworking-plugins"
     )
