@@ -5,94 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import tarfile
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
 
 import msgspec
 from triptych_oci import Descriptor, Digest
 
-from triptych_image.errors import ImageMalformed, InvalidRequest, LayerMismatch
+from triptych_image.errors import ImageMalformed, InvalidRequest, LayerMismatch, LayerTooLarge
+from triptych_image.offline.members import Archive, DirectoryArchive, Member, TarArchive
+from triptych_image.pull.reserve import check_reserve
 from triptych_image.registry import SinkClosed
+from triptych_image.settings import Settings
+from triptych_image.store import Store, disk_error
+from triptych_image.unpack.worker import source
+from triptych_image.unpack.worker.errors import Refused
+from triptych_image.unpack.worker.limits import RATIO_FLOOR
 
 _DOCUMENT_MAX = 8 << 20
-_MEMBERS_MAX = 100_000
 _CHUNK = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """Where a file of the archive lies."""
-
-    path: Path
-    offset: int
-    size: int
-
-
-class Archive(Protocol):
-    """Files by name."""
-
-    def find(self, name: str) -> Member | None:
-        """A file, or None."""
-
-
-class DirectoryArchive:
-    """An OCI layout as a directory."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    def find(self, name: str) -> Member | None:
-        path = self._root / _clean(name)
-        try:
-            return Member(path, 0, path.stat().st_size) if path.is_file() else None
-        except OSError:
-            return None
-
-
-class TarArchive:
-    """A tar file; symlinks and hard links between members are followed, as docker writes them."""
-
-    def __init__(self, path: Path) -> None:
-        self._members: dict[str, Member] = {}
-        links: dict[str, str] = {}
-        try:
-            with tarfile.open(path, "r:") as archive:
-                for index, item in enumerate(archive):
-                    if index > _MEMBERS_MAX:
-                        raise ImageMalformed(f"{path}: more than {_MEMBERS_MAX} members")
-                    name = _clean(item.name)
-                    if item.isreg():
-                        self._members[name] = Member(path, item.offset_data, item.size)
-                    elif item.issym():
-                        links[name] = _clean(str(PurePosixPath(name).parent / item.linkname))
-                    elif item.islnk():
-                        links[name] = _clean(item.linkname)
-                    archive.members = []  # type: ignore[attr-defined]  # the list of what was read would grow with the archive
-        except (tarfile.TarError, EOFError) as error:
-            raise ImageMalformed(f"{path}: no tar archive: {error}") from None
-        self._links = links
-
-    def find(self, name: str) -> Member | None:
-        name = _clean(name)
-        for _ in range(8):
-            if name not in self._links:
-                break
-            name = self._links[name]
-        return self._members.get(name)
-
-
-def _clean(name: str) -> str:
-    """A name inside the archive; `..` cannot lead out of it."""
-    parts: list[str] = []
-    for part in name.split("/"):
-        if part == "..":
-            del parts[-1:]
-        elif part not in ("", "."):
-            parts.append(part)
-    return "/".join(parts)
 
 
 def read(member: Member | None, what: str) -> bytes:
@@ -116,44 +48,72 @@ def read_json(member: Member | None, what: str) -> Any:
         raise ImageMalformed(f"{what}: {error}") from None
 
 
-@contextlib.contextmanager
-def opened(path: Path, scratch: Path) -> Iterator[Archive]:
-    """Open an archive; a packed one is unpacked to a scratch file first. Blocking.
+class _Left(Exception):
+    """Nobody waits for the archive any more."""
+
+
+@contextlib.asynccontextmanager
+async def opened(path: Path, store: Store, settings: Settings) -> AsyncIterator[Archive]:
+    """Open an archive; a packed one is unpacked to a scratch file first, within limits.
 
     :raises InvalidRequest: when there is nothing to read.
     :raises ImageMalformed: when it is no archive.
+    :raises LayerTooLarge: when it unpacks to far more than it has.
+    :raises DiskFull: when the scratch file finds no room.
     """
+    left = threading.Event()
+    ratio = settings.unpack.max_ratio
+
+    def check(read: int, written: int) -> None:
+        if left.is_set():
+            raise _Left
+        if ratio and written > max(ratio * read, RATIO_FLOOR):
+            raise LayerTooLarge(f"{path}: it unpacks to more than {ratio} times its size")
+        check_reserve(store, settings)
+
+    scratch = store.paths.scratch()
+    opening = asyncio.ensure_future(asyncio.to_thread(_open, path, scratch, check))
+    try:
+        yield await asyncio.shield(opening)
+    finally:
+        left.set()
+        try:
+            await asyncio.wait([opening])
+        finally:
+            await store.drop(scratch)
+
+
+def _open(path: Path, scratch: Path, check: Callable[[int, int], None]) -> Archive:
+    """:param check: told after each piece the bytes read and written so far; what it raises ends it."""
     try:
         if path.is_dir():
-            yield DirectoryArchive(path)
-            return
+            return DirectoryArchive(path)
         with path.open("rb") as file:
             packed = file.read(6)
+        if not _is_packed(packed):
+            return TarArchive(path)
     except OSError as error:
         raise InvalidRequest(f"path: {path}: {error.strerror}") from None
-    if not _is_packed(packed):
-        yield TarArchive(path)
-        return
     try:
-        _unpack(path, scratch)
-        yield TarArchive(scratch)
-    finally:
-        scratch.unlink(missing_ok=True)
+        _unpack(path, scratch, check)
+        return TarArchive(scratch)
+    except OSError as error:
+        raise disk_error(error, f"unpack {path}") from error
 
 
 def _is_packed(head: bytes) -> bool:
     return head.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd"))
 
 
-def _unpack(path: Path, scratch: Path) -> None:
-    from triptych_image.unpack.worker import source
-    from triptych_image.unpack.worker.errors import Refused
-
+def _unpack(path: Path, scratch: Path, check: Callable[[int, int], None]) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
+        packed, written = source.Input(fd), 0
         with scratch.open("xb") as out:
-            for chunk in source.chunks(source.Input(fd)):
+            for chunk in source.chunks(packed):
                 out.write(chunk)
+                written += len(chunk)
+                check(packed.received, written)
     except Refused as error:
         raise ImageMalformed(f"{path}: {error}") from None
     finally:

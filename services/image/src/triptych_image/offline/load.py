@@ -29,7 +29,8 @@ from triptych_oci import (
 
 from triptych_image.errors import ImageMalformed
 from triptych_image.offline import archives
-from triptych_image.offline.archives import Archive, ArchiveSource, Member
+from triptych_image.offline.archives import ArchiveSource
+from triptych_image.offline.members import Archive, Member
 from triptych_image.pull.progress import Stage
 from triptych_image.pull.puller import EMPTY, Content, Puller
 from triptych_image.store import Store
@@ -65,9 +66,11 @@ async def load(
 
     :param name: reference for an image that carries none; "" for none.
     :raises ImageMalformed: when the archive holds no image.
+    :raises LayerTooLarge: when it unpacks to more than the settings allow.
+    :raises DiskFull: when there is no room to unpack it.
     """
     given = Reference.parse(name).canonical if name else ""
-    async with _opened(path, store.paths.scratch()) as archive:
+    async with archives.opened(path, store, puller.settings) as archive:
         found = await asyncio.to_thread(_images, archive, matcher, str(path))
         if not found:
             raise ImageMalformed(f"{path}: no image for platform {matcher.platform} in the archive")
@@ -87,17 +90,6 @@ async def load(
             puller.board.end(record, Stage.DONE)
             loaded.append(Loaded(image_id, tuple(names)))
         return loaded
-
-
-@contextlib.asynccontextmanager
-async def _opened(path: Path, scratch: Path) -> Any:
-    """`archives.opened` in threads."""
-    context = archives.opened(path, scratch)
-    archive = await asyncio.to_thread(context.__enter__)
-    try:
-        yield archive
-    finally:
-        await asyncio.shield(asyncio.to_thread(context.__exit__, None, None, None))
 
 
 def _images(archive: Archive, matcher: PlatformMatcher, what: str) -> list[_Found]:

@@ -17,6 +17,7 @@ from triptych_image.faults import point
 from triptych_image.layers.marks import set_opaque
 from triptych_image.pull.flights import Flights, Joined, Slots
 from triptych_image.pull.progress import LayerProgress, Stage
+from triptych_image.pull.reserve import check_reserve
 from triptych_image.pull.scratch import Scratch, scratch
 from triptych_image.pull.source import BlobSource
 from triptych_image.registry import SinkClosed
@@ -179,7 +180,7 @@ class LayerFetcher:
         self, descriptor: Descriptor, source: BlobSource, progress: LayerProgress, place: Scratch
     ) -> Unpacked:
         """A layer that fits into memory is proved before a byte of it is looked at, by one process less."""
-        self._check_reserve()
+        check_reserve(self._store, self._settings)
         data = await source.fetch(descriptor, progress.count)
         seconds = self._settings.pull.progress_timeout_seconds
         with span("pull.unpack"):
@@ -252,16 +253,7 @@ class LayerFetcher:
                     f"layer {progress.digest}: nothing received nor unpacked for {timeout:g} s "
                     f"(at {progress.received} of {progress.total} bytes)"
                 )
-            self._check_reserve()
-
-    def _check_reserve(self) -> None:
-        reserve = self._settings.unpack.reserve_bytes
-        free = self._store.free_bytes()
-        if free < reserve:
-            raise DiskFull(
-                f"{self._store.paths.root}: {free >> 20} MiB free, which is below the reserve of "
-                f"{reserve >> 20} MiB (no space left on device)"
-            )
+            check_reserve(self._store, self._settings)
 
     def _limits(self) -> LayerLimits:
         unpack = self._settings.unpack

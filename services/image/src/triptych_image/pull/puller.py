@@ -40,7 +40,6 @@ log = logging.getLogger(__name__)
 EMPTY = Digest.of(b"{}")
 _LAYERS_MAX = 490
 """overlayfs takes 500 lower directories."""
-_OTHERS_FAILURES = 2
 _SMALL_MAX = 4 << 20
 
 
@@ -73,7 +72,7 @@ class Puller:
         self.board = PullBoard()
         self.layers = LayerFetcher(store, workers, tasks, settings)
         self._artifacts = ArtifactFetcher(store, settings)
-        self._keep = settings.pull.keep_compressed
+        self.settings = settings
         self._store = store
         self._registry = registry
         self._policy = policy
@@ -85,7 +84,7 @@ class Puller:
 
     def reconfigure(self, settings: Settings) -> None:
         """Take changed settings; what runs keeps the old ones."""
-        self._keep = settings.pull.keep_compressed
+        self.settings = settings
         self.layers.reconfigure(settings)
         self._artifacts.reconfigure(settings)
 
@@ -197,7 +196,8 @@ class Puller:
         :param target: digest that the names stand for.
         """
         with self._store.hold() as hold:
-            kept = [item.digest for item in content.manifest.layers or ()] if self._keep else []
+            keep = self.settings.pull.keep_compressed
+            kept = [item.digest for item in content.manifest.layers or ()] if keep else []
             await hold.blobs(content.blobs, kept)
             if content.config is None:
                 chain = await self._artifact(content, source, record, hold)

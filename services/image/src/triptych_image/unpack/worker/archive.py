@@ -41,6 +41,7 @@ class Archive:
         self._buffer = b""
         self._position = 0
         self._padding = 0
+        self._extended = 0
         self.total = 0
         self.entries = 0
 
@@ -159,11 +160,15 @@ class Archive:
         most = PAX_MAX if entry.kind in b"xg" else LONG_NAME_MAX
         if not 0 <= entry.size <= most:
             raise limit(f"an extended header has {entry.size} bytes, more than {most}")
+        self._extended += entry.size
+        if self._extended > PAX_MAX + 2 * LONG_NAME_MAX:
+            raise limit(f"the extended headers of one entry have {self._extended} bytes, which is too much")
         data = self._need(entry.size)
         self._padding = -entry.size % BLOCK
         return data
 
     def _finish(self, entry: Entry, pax: list[tuple[bytes, bytes]], block: bytes) -> None:
+        self._extended = 0
         sparse = header.apply_pax(entry, pax) if pax else None
         header.check_ids(entry)
         if entry.kind in _HEADER_ONLY and entry.kind != b"0":

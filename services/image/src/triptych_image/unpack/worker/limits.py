@@ -17,6 +17,8 @@ LISTED_MAX = 1 << 16
 TRAILER_MAX = 1 << 24
 """Bytes behind the end of the archive."""
 ZSTD_WINDOW_MAX = 1 << 27
+RATIO_FLOOR = 1 << 30
+"""Uncompressed bytes below which no ratio is too much."""
 
 
 class Limits:
@@ -29,7 +31,9 @@ class Limits:
 
     __slots__ = ("bytes", "entries", "ratio", "ratio_floor")
 
-    def __init__(self, bytes: int = 0, entries: int = 0, ratio: int = 0, ratio_floor: int = 1 << 30) -> None:
+    def __init__(
+        self, bytes: int = 0, entries: int = 0, ratio: int = 0, ratio_floor: int = RATIO_FLOOR
+    ) -> None:
         self.bytes = bytes
         self.entries = entries
         self.ratio = ratio
