@@ -16,6 +16,7 @@ from runtime.v1 import api_pb2, api_pb2_grpc
 from triptych_dev.ociimages import Pusher, busybox_image
 from triptych_dev.patience import PATIENCE
 from triptych_dev.stack import Registry, Stack
+from triptych_linux import marked
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -118,6 +119,9 @@ def leftovers(stack: Site) -> list[str]:
     found += [line for line in mounts if f" {runtime}/" in line and f" {runtime}/ns " not in line]
     groups = Path("/sys/fs/cgroup").glob("*/triptych/*")
     found += [str(p) for p in groups if p.is_dir() and p.name in stack.pods()]
+    # A pod's init has this in its environment, and stands in no cgroup of its pod at first.
+    inits = marked.find("TRIPTYCH_SANDBOX", stack.pods(), lambda pid: os.getsid(pid) == pid)
+    found += [f"init {init.pid}" for init in inits]
     links = subprocess.run(
         ["ip", "-o", "link", "show", "master", stack.bridge], capture_output=True, text=True
     )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from triptych_dev.patience import PATIENCE
@@ -316,6 +319,67 @@ async def test_init_is_found_again(pods: PodNamespaces, state: Path) -> None:
     assert not successor.resume(init)
     with pytest.raises(ProcessLookupError):
         pidfd.ProcessIdentity(init.pid, init.start_ticks).open()
+    await pods.destroy(POD)
+
+
+@pytest.mark.parametrize("users", [None, USERS])
+async def test_init_that_is_not_placed_in_time_is_ended(
+    pods: PodNamespaces, state: Path, users: UserMappings | None
+) -> None:
+    pinned = await pods.create(POD, NamespaceOptions(users=users))
+    placed: list[pidfd.ProcessIdentity] = []
+
+    async def place(pid: int) -> None:
+        placed.append(pidfd.ProcessIdentity.of(pid))
+        await asyncio.Event().wait()
+
+    inits = PodInit(state, NamespaceSettings(place_deadline=0.1))
+    with pytest.raises(InitFailed, match=r"cgroup: no end after 0\.1 s"):
+        await inits.start(pinned, place, users=users)
+    assert not placed[0].alive()
+    assert pods.get(POD).pid is None
+    await pods.destroy(POD)
+
+
+async def test_init_of_a_cancelled_start_is_ended(pods: PodNamespaces, state: Path) -> None:
+    pinned = await pods.create(POD, NamespaceOptions())
+    placed: list[pidfd.ProcessIdentity] = []
+
+    async def place(pid: int) -> None:
+        placed.append(pidfd.ProcessIdentity.of(pid))
+        start.cancel()
+
+    start = asyncio.create_task(PodInit(state).start(pinned, place))
+    with pytest.raises(asyncio.CancelledError):
+        await start
+    assert not placed[0].alive()
+    assert pods.get(POD).pid is None
+    await pods.destroy(POD)
+
+
+async def test_init_that_is_born_too_late_is_ended(
+    pods: PodNamespaces, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pinned = await pods.create(POD, NamespaceOptions())
+    module = importlib.import_module("triptych_runtime.namespaces.init")
+    bear, go, born = module._born_here, threading.Event(), list[int]()
+
+    def late(*arguments: Any) -> int:
+        go.wait(60 * PATIENCE)
+        born.append(bear(*arguments))
+        return born[0]
+
+    async def place(_pid: int) -> None:
+        raise AssertionError("it is not to be placed any more")
+
+    monkeypatch.setattr(module, "_born_here", late)
+    settings = NamespaceSettings(deadline=0.2, place_deadline=0.2)
+    with pytest.raises(InitFailed, match=r"no end after 0\.4 s"):
+        await PodInit(state, settings).start(pinned, place)
+    go.set()
+    async with asyncio.timeout(60 * PATIENCE):
+        while not born or Path("/proc", str(born[0])).exists():
+            await asyncio.sleep(0.01)
     await pods.destroy(POD)
 
 

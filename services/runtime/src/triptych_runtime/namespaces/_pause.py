@@ -23,6 +23,10 @@ AT_EMPTY_PATH = 0x1000
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV = 1, 2, 4
 
 ARGV = ["/pause", "-P"]
+NAME = "pause"
+"""What the kernel calls an init (comm)."""
+MARK = "TRIPTYCH_SANDBOX"
+"""The variable that tells whose init it is before anything else does."""
 
 
 def enter(program: str, root: str, namespaces: list[str]) -> None:
@@ -79,10 +83,11 @@ def _make_read_only(path: str) -> None:
         os.close(fd)
 
 
-def main(library: str, user: str, program: str, root: str, *namespaces: str) -> None:
+def main(library: str, sandbox_id: str, user: str, program: str, root: str, *namespaces: str) -> None:
     """The program: starts the init, prints its PID and leaves it behind.
 
     :param library: where `triptych_linux` is found.
+    :param sandbox_id: of the pod.
     :param user: UID and GID of the init.
     """
     sys.path[:0] = library.split(os.pathsep)
@@ -95,7 +100,7 @@ def main(library: str, user: str, program: str, root: str, *namespaces: str) -> 
         enter(program, root, list(namespaces))
         become(int(user), int(user))
         confine()
-        pid = os.posix_spawn(ARGV[0], ARGV, {}, file_actions=actions, setsid=True)
+        pid = os.posix_spawn(ARGV[0], ARGV, {MARK: sandbox_id}, file_actions=actions, setsid=True)
     except OSError as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(1) from None

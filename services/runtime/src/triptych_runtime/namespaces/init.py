@@ -13,11 +13,12 @@ from pathlib import Path
 
 import triptych_errors
 import triptych_linux
-from triptych_linux import credentials, initfilter, namespaces, pidfd, process, unprivileged
-from triptych_linux.errors import ProcessFailed
+from triptych_linux import credentials, initfilter, marked, namespaces, pidfd, process, unprivileged
+from triptych_linux.errors import ProcessFailed, ProcessTimeout
 from triptych_linux.namespaces import Namespace
 from triptych_linux.pidfd import ProcessIdentity
 
+from triptych_runtime.lifecycle import deadline, fault
 from triptych_runtime.namespaces import _make, _pause
 from triptych_runtime.namespaces.errors import InitFailed
 from triptych_runtime.namespaces.model import InitProcess, PinnedNamespaces, UserMappings
@@ -46,35 +47,58 @@ class PodInit:
         :param users: the mappings of the pod's user namespace.
         :raises InitFailed: naming the step; nothing stays.
         """
-        user = _unprivileged(users)
-        return await process.shielded(self._start(pinned, place, user), self._settings.deadline)
-
-    async def _start(self, pinned: PinnedNamespaces, place: Place, user: int) -> InitProcess:
         step = f"start the init of pod sandbox {pinned.sandbox_id}"
-        pin = self._pins / pinned.sandbox_id / _make.FILES[Namespace.PID]
+        seconds = self._settings.deadline + self._settings.place_deadline
+        try:
+            return await process.shielded(self._start(step, pinned, place, users), seconds)
+        except BaseException as error:
+            # It may be born, and stand nowhere yet. Where it does not end, the undo of its pod tries again.
+            with contextlib.suppress(InitFailed):
+                await process.shielded(self.discard(pinned.sandbox_id), 2 * self._settings.deadline)
+            if isinstance(error, TimeoutError):
+                raise InitFailed(f"{step}: no end after {seconds:g} s") from None
+            if isinstance(error, OSError):
+                raise InitFailed(f"{step}: {error}") from error
+            raise
+
+    async def _start(
+        self, step: str, pinned: PinnedNamespaces, place: Place, users: UserMappings | None
+    ) -> InitProcess:
+        pin = self._pin(pinned.sandbox_id)
         self._empty.mkdir(mode=0o700, exist_ok=True)
+        pid = await self._born(step, pinned, _unprivileged(users))
+        fault("run_pod_sandbox.init_born")
+        identity = ProcessIdentity.of(pid)
+        try:
+            async with deadline(self._settings.place_deadline, "place it into its cgroup"):
+                await place(pid)
+        except triptych_errors.TriptychError as error:
+            raise InitFailed(f"{step}: {error}") from error
+        await asyncio.to_thread(namespaces.pin, Namespace.PID, pin, task=str(pid))
+        self._watch(identity)
+        return InitProcess(identity.pid, identity.start_ticks)
+
+    async def _born(self, step: str, pinned: PinnedNamespaces, user: int) -> int:
         paths = [str(p) for p in (pinned.user, pinned.ipc, pinned.uts, pinned.net) if p is not None]
         program, root = self._settings.init, str(self._empty)
-        try:
-            if pinned.user is None:
-                pid = await namespaces.in_thread(lambda: _born_here(program, root, paths, user))
-            else:
-                pid = await self._born_in_user_namespace(step, [str(user), program, root, *paths])
-        except OSError as error:
-            raise InitFailed(f"{step}: {error}") from error
-        try:
-            identity = ProcessIdentity.of(pid)
-            await place(pid)
-            await asyncio.to_thread(namespaces.pin, Namespace.PID, pin, task=str(pid))
-            self._watch(identity)
-        except (OSError, triptych_errors.TriptychError) as error:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            with contextlib.suppress(ChildProcessError):
-                await asyncio.to_thread(os.waitpid, pid, 0)
-            await asyncio.to_thread(namespaces.unpin, pin)
-            raise InitFailed(f"{step}: {error}") from error
-        return InitProcess(identity.pid, identity.start_ticks)
+        sandbox_id = pinned.sandbox_id
+        if pinned.user is None:
+            birth = namespaces.in_thread(lambda: _born_here(sandbox_id, program, root, paths, user))
+            # A thread goes on when nobody waits for it any more, and what it bears then is to be ended.
+            task = asyncio.ensure_future(birth)
+            try:
+                return await asyncio.shield(task)
+            except asyncio.CancelledError:
+                task.add_done_callback(self._end_late)
+                raise
+        return await self._born_in_user_namespace(step, [sandbox_id, str(user), program, root, *paths])
+
+    def _end_late(self, birth: asyncio.Task[int]) -> None:
+        if birth.cancelled() or birth.exception() is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            self._watch(ProcessIdentity.of(birth.result()))
+            os.kill(birth.result(), signal.SIGKILL)
 
     async def _born_in_user_namespace(self, step: str, arguments: list[str]) -> int:
         """A helper process enters the user namespace and leaves the init as an orphan."""
@@ -84,9 +108,26 @@ class PodInit:
         argv = [sys.executable, "-I", "-S", _pause.__file__, os.pathsep.join(places), *arguments]
         try:
             done = await process.run(argv, deadline=self._settings.deadline, step=step)
-        except ProcessFailed as error:
+        except (ProcessFailed, ProcessTimeout) as error:
             raise InitFailed(str(error)) from error
         return int(done.stdout)
+
+    async def discard(self, sandbox_id: str) -> None:
+        """Kill and unpin the init of a pod, also one that never came to be pinned or placed. Idempotent.
+
+        :raises InitFailed: when it is still there at the deadline (a process in D state).
+        """
+        limit = self._settings.deadline
+        try:
+            killed = await marked.kill(_pause.MARK, (sandbox_id,), _may_be_init, deadline=limit)
+        except TimeoutError:
+            raise InitFailed(f"init of pod sandbox {sandbox_id}: still there after SIGKILL") from None
+        for identity in killed:
+            _reap(identity.pid)
+        await asyncio.to_thread(namespaces.unpin, self._pin(sandbox_id))
+
+    def _pin(self, sandbox_id: str) -> Path:
+        return self._pins / sandbox_id / _make.FILES[Namespace.PID]
 
     def resume(self, init: InitProcess) -> bool:
         """Take up an init again after a restart of the daemon; returns whether it still runs."""
@@ -126,13 +167,12 @@ class PodInit:
             loop.remove_reader(fd)
             os.close(fd)
             self._watched.discard(identity)
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(identity.pid, os.WNOHANG)
+            _reap(identity.pid)
 
         loop.add_reader(fd, ended)
 
 
-def _born_here(program: str, root: str, paths: list[str], user: int) -> int:
+def _born_here(sandbox_id: str, program: str, root: str, paths: list[str], user: int) -> int:
     """Start an init from the calling thread, which must be one made for it."""
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
@@ -141,14 +181,25 @@ def _born_here(program: str, root: str, paths: list[str], user: int) -> int:
             unprivileged.become(user, user)
             initfilter.confine()
             # Not through triptych_linux.process: it must be a child of this very thread.
+            mark = {_pause.MARK: sandbox_id}
             child = subprocess.Popen(
-                _pause.ARGV, stdin=null, stdout=null, stderr=null, env={}, start_new_session=True
+                _pause.ARGV, stdin=null, stdout=null, stderr=null, env=mark, start_new_session=True
             )
     finally:
         os.close(null)
     # `_watch` reaps it; a Popen that goes away would try to as well.
     child.returncode = 0
     return child.pid
+
+
+def _reap(pid: int) -> None:
+    """Take the exit of an init that is our child; it is not after a restart, or in a user namespace."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+
+
+def _may_be_init(pid: int) -> bool:
+    return Path("/proc", str(pid), "comm").read_text().rstrip("\n") == _pause.NAME
 
 
 def _unprivileged(users: UserMappings | None) -> int:

@@ -80,6 +80,8 @@ async def discard_sandbox(node: Node, record: SandboxRecord) -> None:
     cgroup = node.cgroups.resolve(node.cgroups.container_path(record.cgroup_parent, record.id))
     await steps.take("processes", cgroup.kill)
     await steps.take("network", lambda: _begin_teardown(node, record.id))
+    if record.options.pid == api_pb2.POD:
+        await steps.take("init", lambda: node.init.discard(record.id))
     await _finish(node, record, steps, pins=True)
 
 
