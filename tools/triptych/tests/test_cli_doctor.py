@@ -6,6 +6,7 @@ import json
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -252,6 +253,21 @@ def test_configured_paths_are_looked_at(host: Host, tmp_path: Path) -> None:
     assert settings[DaemonName.IMAGE] == {}
     finding = found(list(network.check(Host({}, settings, tmp_path)))[:1], "CNI configuration")
     assert "none in /c" in finding.detail
+
+
+def test_the_daemons_are_asked_about_the_files_of_that_directory(host: Host, tmp_path: Path) -> None:
+    directory = tmp_path / "etc"
+    (directory / "runtime.toml.d").mkdir(parents=True)
+    (directory / "runtime.toml").write_text("")
+    (directory / "runtime.toml.d/x.toml").write_text("nonsense = 1\n")
+    (directory / "image.toml").write_text("")
+    findings = list(daemons.check_configuration(replace(host, config_dir=directory)))
+    runtime = found(findings, "triptych-runtime")
+    assert runtime.state is State.ERROR and f"{directory}/runtime.toml.d/x.toml" in runtime.detail
+    image = found(findings, "triptych-image")
+    assert image.state is State.OK and f"{directory}/image.toml" in image.detail
+    streaming = found(findings, "triptych-streaming")
+    assert streaming.state is State.WARNING and streaming.detail == f"no {directory}/streaming.toml"
 
 
 def test_the_command_on_this_host() -> None:

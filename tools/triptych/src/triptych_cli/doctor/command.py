@@ -48,7 +48,7 @@ def doctor(context: Context, checks: tuple[str, ...], config_dir: Path) -> int:
     do not change the status.
     """
     sockets = {name: context.sockets[name] for name in DaemonName}
-    host = Host(sockets, configured.read(config_dir))
+    host = Host(sockets, configured.read(config_dir), config_dir=config_dir)
     found = [(check, examine(check, host)) for check in CHECKS if not checks or check.name in checks]
     if context.json:
         render.as_json([_document(check, findings) for check, findings in found])

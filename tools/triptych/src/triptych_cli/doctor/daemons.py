@@ -8,6 +8,7 @@ from typing import Any
 
 from triptych_cli.config.programs import ask
 from triptych_cli.context import Context, DaemonName
+from triptych_cli.doctor.configured import DIRECTORY
 from triptych_cli.doctor.model import Findings, Host, error, info, ok, warning
 from triptych_cli.errors import CliError
 from triptych_cli.rpc import channel
@@ -18,8 +19,13 @@ _SECONDS = 5.0
 def check_configuration(host: Host) -> Findings:
     """Ask each daemon's own program whether it would start with its configuration."""
     for name in DaemonName:
+        file = host.config_dir / f"{name.value}.toml"
+        if host.config_dir != DIRECTORY and not file.exists():
+            yield warning(name.unit, f"no {file}", "write it, or leave out --config-dir")
+            continue
         try:
-            done = ask(name, "--check-config")
+            # Without a file there may be drop-ins, at which the program looks in its own directory only.
+            done = ask(name, "--check-config", file if file.exists() else None)
         except CliError as problem:
             yield warning(name.unit, problem.message, "./dev install")
             continue

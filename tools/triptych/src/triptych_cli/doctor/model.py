@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from triptych_cli.context import DaemonName
+from triptych_cli.doctor.configured import DIRECTORY
 
 
 class State(enum.Enum):
@@ -64,11 +65,13 @@ class Host:
     :param root: where its file system is; tests give a directory.
     :param sockets: of the daemons.
     :param settings: what the daemons' configuration files say, by daemon; the rest is at its default.
+    :param config_dir: where these files are.
     """
 
     sockets: dict[DaemonName, str]
     settings: dict[DaemonName, dict[str, Any]] = field(default_factory=dict)
     root: Path = Path("/")
+    config_dir: Path = DIRECTORY
 
     def path(self, name: str | Path) -> Path:
         """A path of the host."""
