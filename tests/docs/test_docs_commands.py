@@ -1,5 +1,7 @@
 """Each command that the documentation shows is run, or checked as far as this machine allows.
 
+Commands are the lines of shell blocks, and what stands in a sentence or a table as code of several words.
+
 A command that no rule below knows fails the test: whoever writes a new one decides how it is checked.
 
 - `triptych ...` is run against live daemons, with a real image and pod in the place of the examples'.
@@ -14,6 +16,7 @@ A command that no rule below knows fails the test: whoever writes a new one deci
 from __future__ import annotations
 
 import fnmatch
+import importlib.util
 import json
 import os
 import re
@@ -58,13 +61,18 @@ DEBIAN = {
     *("debootstrap", "qemu-system-x86", "e2fsprogs"),
 }
 
+RULED = {"triptych", "./dev", "systemctl", "journalctl", *FOREIGN}
+
 _BLOCK = re.compile(r"^( *)```(\w+)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _EXAMPLE = "registry.example/app:v1"
 
 
+_INLINE = re.compile(rf"`((?:{'|'.join(map(re.escape, sorted(RULED)))}) [^`]+)`")
+
+
 @dataclass(frozen=True)
 class Command:
-    """One line of a shell block."""
+    """One line of a shell block, or a piece of code in a text."""
 
     page: str
     line: str
@@ -86,17 +94,23 @@ def _blocks(*languages: str) -> Iterator[tuple[str, str]]:
                 yield page.name, text
 
 
-def _commands(*programs: str) -> list[Command]:
-    found = []
+def _lines() -> Iterator[tuple[str, str]]:
     for page, text in _blocks("sh", "bash", "console", "shell"):
         for raw in text.replace("\\\n", " ").splitlines():
             line = raw.strip().removeprefix("$ ").removeprefix("sudo ")
-            if not line or line.startswith("#"):
-                continue
-            command = Command(page, line)
-            if not programs or command.words[0] in programs:
-                found.append(command)
-    return found
+            if line and not line.startswith("#"):
+                yield page, line
+
+
+def _inline() -> Iterator[tuple[str, str]]:
+    for page in PAGES:
+        for code in _INLINE.findall(_BLOCK.sub("", page.read_text())):
+            yield page.name, re.sub(r"\s+", " ", code)
+
+
+def _commands(*programs: str) -> list[Command]:
+    found = [Command(page, line) for page, line in (*_lines(), *_inline())]
+    return [command for command in found if not programs or command.words[0] in programs]
 
 
 def _unique(commands: list[Command]) -> list[Command]:
@@ -104,16 +118,19 @@ def _unique(commands: list[Command]) -> list[Command]:
 
 
 def test_every_command_has_a_rule() -> None:
-    ruled = {"triptych", "./dev", "systemctl", "journalctl", *FOREIGN}
-    assert _commands(), "the pages show commands"
-    assert [str(command) for command in _commands() if command.words[0] not in ruled] == []
+    assert {"triptych config check", "triptych image prune -a"} <= {line for _, line in _inline()}
+    assert [str(command) for command in _commands() if command.words[0] not in RULED] == []
 
 
 @pytest.mark.integration
 @pytest.mark.requires("bridge", "busybox", "conmon", "docker-registry", "runc", "seccomp.json")
 @pytest.mark.parametrize("command", _unique(_commands("triptych")), ids=str)
 def test_triptych_commands_run(command: Command, live_stack: Stack, live_image: str, tmp_path: Path) -> None:
-    words = [word.replace(_EXAMPLE, live_image) for word in command.words[1:]]
+    words = [
+        word.replace(_EXAMPLE, live_image).replace("REFERENCE", live_image) for word in command.words[1:]
+    ]
+    if words == ["top"]:
+        words += ["-n", "1"]  # has no end
     if words[:2] == ["image", "load"]:
         _run(live_stack, ["image", "pull", "-q", live_image], tmp_path)
         _run(live_stack, ["image", "save", "-f", "images.tar", live_image], tmp_path)
@@ -188,6 +205,7 @@ def test_units_exist(command: Command) -> None:
             "disable",
             "edit",
             "enable",
+            "kill",
             "reload",
             "restart",
             "start",
@@ -195,7 +213,9 @@ def test_units_exist(command: Command) -> None:
             "stop",
         }
         assert words[1] in verbs
-    for name in named:
+        sockets = [name for name in named if name.endswith(".socket")]
+        assert words[1] != "disable" or not sockets, "their services want them: they start with them again"
+    for name in (name.replace("NAME", "image") for name in named):
         unit = name if "." in name else f"{name}.service"
         template = re.sub(r"@[^.]+", "@", unit)
         assert {unit, template} & (UNITS | FOREIGN_UNITS) or fnmatch.filter(UNITS, unit), f"no unit {unit}"
@@ -210,6 +230,12 @@ def test_what_belongs_to_others_names_things_that_are(command: Command) -> None:
         assert (ROOT / path).exists(), path
     sockets = set(re.findall(r"/run/triptych/[\w.-]+", command.line))
     assert sockets <= {f"/run/triptych/{name}.sock" for name in ("image", "runtime", "streaming")}
+
+
+def test_loggers_that_are_named_are_there() -> None:
+    pages = "".join(page.read_text() for page in PAGES)
+    named = set(re.findall(r'"(triptych_[\w.]+)" = "\w+"', pages))
+    assert named and [name for name in named if importlib.util.find_spec(name) is None] == []
 
 
 def test_files_that_are_shown_are_the_files_that_are_shipped() -> None:

@@ -90,7 +90,7 @@ def adopt(descriptor: int, bound: Path) -> Adopted:
     if not watchers:
         raise SocketUnusable(
             "socket activation: this gRPC release does not watch its sockets by epoll",
-            hint="disable the .socket unit; the daemon then makes its socket itself",
+            hint="keep systemd from making the socket (docs/troubleshooting.md); the daemon then does",
         )
     own = fcntl.fcntl(listener, fcntl.F_DUPFD_CLOEXEC, 3)
     # The duplicate keeps gRPC's socket open, and with it its registrations, which go by open file.

@@ -158,7 +158,7 @@ class LogSettings(Table):
     )
     levels: dict[str, LogLevel] = setting(
         {},
-        'Levels of single loggers, by dotted name, such as `"triptych_runtime.cni" = "debug"`.',
+        'Levels of single loggers, by dotted name, such as `"triptych_runtime.network" = "debug"`.',
         reload=Reload.LIVE,
     )
 
