@@ -9,6 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 from runtime.v1 import api_pb2 as cri
+from runtime.v1 import api_pb2_grpc
 from triptych_dev.kubelet import pod_config
 from triptych_dev.patience import PATIENCE
 from triptych_dev.stack import Stack
@@ -66,16 +67,28 @@ def test_output_and_exit_code(driver: Driver, container: str) -> None:
     assert "/no/such" in str(error.value)
 
 
-def test_output_beyond_the_limit_is_dropped(driver: Driver, container: str) -> None:
-    script = f"head -c {LIMIT + 5_000_000} /dev/zero; echo end >&2"
-    request = cri.ExecSyncRequest(container_id=container, cmd=["sh", "-c", script])
-    try:
-        done = driver.stub.ExecSync(request, timeout=DEADLINE)
-    except grpc.RpcError as error:
-        # 16 MiB and an envelope is more than this client takes, as it is for the kubelet's.
-        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    else:
-        assert (len(done.stdout), done.stderr, done.exit_code) == (LIMIT, b"end\n", 0)
+@pytest.mark.parametrize(
+    "streams", ["head -c {n} /dev/zero; echo end >&2", "head -c {n} /dev/zero | tee /dev/stderr"]
+)
+def test_output_beyond_the_limit_is_dropped(driver: Driver, container: str, streams: str) -> None:
+    done = run(driver, container, streams.format(n=LIMIT + 5_000_000))
+    expected = b"end\n" if "echo" in streams else bytes(LIMIT)
+    assert (len(done.stdout), done.exit_code) == (LIMIT, 0)
+    assert done.stderr == expected
+
+
+def test_a_client_that_takes_less_is_told_so(driver: Driver, container: str, live_stack: Stack) -> None:
+    request = cri.ExecSyncRequest(
+        container_id=container, cmd=["sh", "-c", "head -c 9000000 /dev/zero | tee /dev/stderr"]
+    )
+    # As the kubelet's.
+    options = [("grpc.max_receive_message_length", LIMIT), ("grpc.use_local_subchannel_pool", 1)]
+    with (
+        grpc.insecure_channel(f"unix:{live_stack.socket('runtime')}", options=options) as channel,
+        refused(grpc.StatusCode.RESOURCE_EXHAUSTED),
+    ):
+        api_pb2_grpc.RuntimeServiceStub(channel).ExecSync(request, timeout=DEADLINE)
+    assert driver.output(container, "echo", "on") == "on\n"
 
 
 def test_a_timeout_leaves_nothing_alive(driver: Driver, container: str) -> None:

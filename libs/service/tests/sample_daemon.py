@@ -52,6 +52,8 @@ class Images(api_pb2_grpc.ImageServiceServicer):  # the rest is UNIMPLEMENTED
             log.info("asked", extra={"image": request.image.image})
             if request.image.image == "missing":
                 raise NotFound("image missing")
+            if request.image.image == "large":
+                return api_pb2.ImageStatusResponse(info={"large": "x" * (32 << 20)})
             if request.image.image == "broken":
                 raise ValueError("it broke")
             step.set("found", True)

@@ -70,6 +70,14 @@ async def test_errors_become_codes_and_large_messages_pass(start: Start) -> None
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await stub.ImageStatus(named("x" * (17 << 20)))
         assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        # What is sent is limited by who receives it.
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await stub.ImageStatus(named("large"))
+        assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    channel = connect(str(daemon.socket), max_message_bytes=33 << 20)
+    answer = await api_pb2_grpc.ImageServiceStub(channel).ImageStatus(named("large"))
+    assert len(answer.info["large"]) == 32 << 20
+    await channel.close()
     assert "it broke" in daemon.wait_for("unexpected error")["exception"]
 
 

@@ -247,7 +247,8 @@ def _server(settings: ServiceSettings, interceptor: ServerInterceptor) -> grpc.a
         interceptors=[interceptor],
         options=[
             ("grpc.max_receive_message_length", settings.max_message_bytes),
-            ("grpc.max_send_message_length", settings.max_message_bytes),
+            # What is sent is the receiver's to limit, and gRPC's default: some take more than the kubelet.
+            ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
         ],
     )

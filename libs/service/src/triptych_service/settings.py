@@ -214,7 +214,7 @@ class ServiceSettings(Table):
         reload=Reload.LIVE,
     )
     max_message_bytes: Annotated[int, msgspec.Meta(ge=1 << 20, le=1 << 30)] = setting(
-        16 << 20, "Largest gRPC message taken or sent; the kubelet's own limit is 16 MiB."
+        16 << 20, "Largest gRPC message taken. What is sent, its receiver limits: the kubelet to 16 MiB."
     )
     log: LogSettings = setting(LogSettings(), "Logs.")
     telemetry: TelemetrySettings = setting(TelemetrySettings(), "OpenTelemetry traces and metrics.")

@@ -94,7 +94,9 @@ class ContainerSettings(Table):
         0, "Bytes at which conmon starts a log file anew; 0 leaves rotation to the kubelet."
     )
     exec_sync_output_bytes: Annotated[int, msgspec.Meta(ge=1024)] = setting(
-        16 << 20, "Bytes kept of each output stream of ExecSync."
+        16 << 20,
+        "Bytes kept of each output stream of ExecSync. The kubelet and crictl refuse answers above 16 MiB, "
+        "as two full streams are: 8388352 keeps every answer within.",
     )
     exec_sync_drain: Annotated[float, msgspec.Meta(ge=0)] = setting(
         0.5, "Seconds that ExecSync reads on for a child that holds the output after the process ended."
