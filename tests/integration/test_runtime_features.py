@@ -176,6 +176,14 @@ def test_image_volumes(driver: Driver, live_registry: Registry) -> None:
     driver.remove_pod(pod)
 
 
+def test_a_mount_with_an_image_that_names_none_is_one_of_the_host(driver: Driver, tmp_path: Path) -> None:
+    pod = driver.run("no-image-volume")
+    (tmp_path / "file").write_text("here")
+    app = driver.config("app")
+    app.mounts.add(container_path="/data", host_path=str(tmp_path), image=cri.ImageSpec())
+    assert driver.output(driver.launch(pod, app), "cat", "/data/file") == "here"
+
+
 def test_image_volumes_of_a_mapped_pod(driver: Driver, live_registry: Registry) -> None:
     pod = driver.run(mapped("mapped-volumes"))
     config = driver.config("app")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from triptych_dev.kubelet import pod_config
 from triptych_dev.patience import PATIENCE
 from triptych_dev.stack import Stack
 from triptych_dev.testing.driver import DEADLINE, Driver, refused, wait_until
+from triptych_dev.testing.ocicontainer import CRUN
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -24,15 +27,16 @@ NOWHERE = "f" * 64
 @pytest.fixture(scope="module")
 def lone_stack(tmp_path_factory: pytest.TempPathFactory, live_image: str) -> Iterator[Stack]:
     """A stack of its own, with unusual settings, whose image daemon may be stopped."""
+    root = tmp_path_factory.mktemp("lone")
     overrides: dict[str, Any] = {
         "handlers": {
+            "late": {"path": str(root / "late")},
             "crun": {"annotations": ["note.*"], "privileged_host_devices": False},
             "mine": {"path": "crun"},
             "off": {"path": "crun", "enabled": False},
         },
         "containers": {"restrict_oom_score_adj": False, "device_ownership": True},
     }
-    root = tmp_path_factory.mktemp("lone")
     made = Stack(root / "stack", f"tl{root.stat().st_ino % 100000}", "10.92.0.0/16", {"runtime": overrides})
     made.write_configuration()
     try:
@@ -134,4 +138,23 @@ def test_settings_of_handlers_and_containers(lone_stack: Stack, live_image: str)
         created = driver.create(pod, greedy)
         adjusted = driver.container_info(created)["runtimeSpec"]["process"]["oomScoreAdj"]
         assert adjusted == -999
+        driver.clear()
+
+
+def test_a_handler_that_comes_to_work_is_found_by_a_reload(lone_stack: Stack, live_image: str) -> None:
+    with lone_stack.runtime() as stub:
+        driver = Driver(stub, live_image, "late")
+        with refused(StatusCode.FAILED_PRECONDITION) as refusal:
+            driver.run("early")
+        assert "'late' cannot be used" in refusal.text
+        program = lone_stack.root.parent / "late"
+        program.write_text(f'#!/bin/sh\nexec {CRUN} "$@"\n')
+        program.chmod(0o755)
+        os.kill(lone_stack.processes["runtime"].popen.pid, signal.SIGHUP)
+
+        def handlers() -> list[str]:
+            return [h.name for h in stub.Status(cri.StatusRequest(), timeout=DEADLINE).runtime_handlers]
+
+        wait_until("the handler is found", lambda: "late" in handlers())
+        assert driver.output(driver.launch(driver.run("later"), "app"), "echo", "works") == "works\n"
         driver.clear()

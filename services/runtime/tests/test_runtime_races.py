@@ -22,6 +22,7 @@ from triptych_runtime.containers import handle_exit
 from triptych_runtime.containers.exits import on_exit
 from triptych_runtime.errors import (
     CalledOff,
+    HandlerUnusable,
     NameInUse,
     OperationTimeout,
     RuntimeFailed,
@@ -36,6 +37,8 @@ from triptych_runtime.namespaces import PinnedNamespaces
 from triptych_runtime.node import Node, Paths
 from triptych_runtime.ociruntime import Handler, Handlers, OciRuntime
 from triptych_runtime.rpc.create_container import create_container
+from triptych_runtime.rpc.exec import exec_
+from triptych_runtime.rpc.exec_sync import exec_sync
 from triptych_runtime.rpc.remove_container import remove_container
 from triptych_runtime.rpc.remove_pod_sandbox import remove_pod_sandbox
 from triptych_runtime.rpc.run_pod_sandbox import run_pod_sandbox
@@ -711,3 +714,23 @@ async def test_a_full_disk_does_not_keep_the_daemon_from_getting_ready(
     await recovery.reconcile(node, rebooted=rebooted)
     assert node.state.sandboxes[POD].phase is SandboxPhase.NOT_READY
     assert await stored(node) == ({POD: "ready"}, {})
+
+
+async def test_execs_work_while_a_probe_of_their_handler_has_failed(node: Node, tmp_path: Path) -> None:
+    await a_pod(node)
+    await a_container(node, ContainerPhase.RUNNING)
+    runtime = FakeRuntime("crun", "/bin/true", tmp_path / "oci")
+    node.handlers = Handlers({"crun": Handler("crun", runtime, problem="it took too long")}, "crun")
+    node.processes[APP] = {"args": ["sleep"], "cwd": "/", "env": []}
+    node.paths.exec.mkdir(parents=True)
+
+    class Streaming:
+        async def open_exec(self, call: Any, _: float) -> str:
+            return f"by {call.runtime_command[0]}"
+
+    node.streaming = cast(Any, Streaming())
+    answer = await exec_(node, cri.ExecRequest(container_id=APP, cmd=["x"], stdout=True))
+    assert answer.url == "by /bin/true"
+    assert (await exec_sync(node, cri.ExecSyncRequest(container_id=APP, cmd=["x"]))).exit_code == 0
+    with pytest.raises(HandlerUnusable):
+        await create_container(node, create_request())

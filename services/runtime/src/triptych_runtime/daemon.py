@@ -23,7 +23,7 @@ from triptych_runtime.monitor import Conmon, Exit, ExitWatch
 from triptych_runtime.namespaces import NamespaceSettings, PodFiles, PodInit, PodNamespaces
 from triptych_runtime.network import Network
 from triptych_runtime.node import Node, Paths
-from triptych_runtime.ociruntime import HandlerConfig, Handlers, ProbeCache
+from triptych_runtime.ociruntime import HandlerConfig, Handlers, ProbeCache, Prober
 from triptych_runtime.readiness import Readiness
 from triptych_runtime.rpc.image_forward import SERVICE as IMAGE_SERVICE
 from triptych_runtime.rpc.image_forward import ImageForwarder
@@ -57,11 +57,12 @@ async def start(daemon: Daemon[Settings]) -> AsyncIterator[None]:
     daemon.add_service_name(SERVICE, endless=ENDLESS)
     daemon.server.add_generic_rpc_handlers((ImageForwarder(images, settings.image_socket),))
     daemon.add_service_name(IMAGE_SERVICE)
-    daemon.on_reload(lambda new: _reload(node, new))
+    prober = _prober(node)
+    daemon.on_reload(lambda new: _reload(node, prober, new))
     snapshot = await node.database.open()
     rebooted = recovery.load(node, snapshot)
     ready.set_loaded()
-    daemon.tasks.create_task(_become_ready(daemon, node, ready, rebooted))
+    daemon.tasks.create_task(_become_ready(daemon, node, prober, ready, rebooted))
     try:
         yield
     finally:
@@ -74,10 +75,13 @@ async def start(daemon: Daemon[Settings]) -> AsyncIterator[None]:
         await streaming.close()
 
 
-async def _become_ready(daemon: Daemon[Settings], node: Node, ready: Readiness, rebooted: bool) -> None:
+async def _become_ready(
+    daemon: Daemon[Settings], node: Node, prober: Prober, ready: Readiness, rebooted: bool
+) -> None:
     started = clock.now()
     await node.network.start(daemon.tasks)
-    await _probe_handlers(node)
+    await prober.probe(node.handlers)
+    daemon.tasks.create_task(prober.keep_probing(node.handlers))
     await apparmor.ensure_loaded(node.host.apparmor)
     await recovery.reconcile(node, rebooted=rebooted)
     ready.set_reconciled()
@@ -92,8 +96,9 @@ async def _become_ready(daemon: Daemon[Settings], node: Node, ready: Readiness, 
     await recovery.keep_removing_root_filesystems(node)
 
 
-async def _reload(node: Node, settings: Settings) -> None:
+async def _reload(node: Node, prober: Prober, settings: Settings) -> None:
     node.settings = settings
+    prober.soon()
     node.network.reconfigure(settings.network)
 
 
@@ -134,7 +139,7 @@ async def _node(daemon: Daemon[Settings], images: grpc.aio.Channel, streaming: g
         ),
         database=database,
         state=State(database),
-        handlers=Handlers({}, ""),
+        handlers=Handlers({}, settings.default_handler),
         cgroups=cgroups,
         namespaces=namespaces,
         files=PodFiles(paths.state),
@@ -154,7 +159,7 @@ async def _node(daemon: Daemon[Settings], images: grpc.aio.Channel, streaming: g
     return node
 
 
-async def _probe_handlers(node: Node) -> None:
+def _prober(node: Node) -> Prober:
     settings = node.settings
     systemd = node.cgroups.driver is Driver.SYSTEMD
     configs = {
@@ -165,9 +170,8 @@ async def _probe_handlers(node: Node) -> None:
         )
         for name, handler in settings.handlers.items()
     }
-    node.handlers = await Handlers.probe(
+    return Prober(
         configs,
-        default=settings.default_handler,
         systemd_cgroup=systemd,
         cgroups_path="triptych.slice:triptych:" if systemd else "/triptych/",
         scratch=node.paths.state / "probe",

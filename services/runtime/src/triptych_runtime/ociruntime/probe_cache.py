@@ -11,6 +11,7 @@ import os
 from collections.abc import Awaitable, Callable
 
 import msgspec
+from triptych_errors import TriptychError
 from triptych_linux import mounts
 
 from triptych_runtime import clock
@@ -37,12 +38,11 @@ class ProbeCache:
         self._host = ""
 
     async def open(self) -> None:
-        """Read what was kept."""
+        """Read what was kept; nothing, where it cannot be read."""
         self._host = _host()
-        text = await self._load()
         try:
-            self._entries = msgspec.json.decode(text or "{}", type=dict[str, Probed])
-        except msgspec.MsgspecError:
+            self._entries = msgspec.json.decode(await self._load() or "{}", type=dict[str, Probed])
+        except (msgspec.MsgspecError, TriptychError):
             self._entries = {}
 
     def get(self, path: str, systemd_cgroup: bool) -> Probed | None:

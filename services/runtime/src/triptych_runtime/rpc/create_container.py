@@ -28,6 +28,7 @@ from triptych_runtime.spec import (
     ContainerSpec,
     RootfsView,
     build_container_spec,
+    is_image,
     validate_container,
 )
 
@@ -216,7 +217,7 @@ async def _image_volumes(
     paths: dict[int, Path] = {}
     keys: list[str] = []
     for index, mount in enumerate(record.config.mounts):
-        if not mount.HasField("image"):
+        if not is_image(mount):
             continue
         if not keys:
             undo.push("image volumes", lambda: node.images.remove(record.id, prefix=True))

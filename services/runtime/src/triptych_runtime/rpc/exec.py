@@ -25,7 +25,7 @@ async def exec_(node: Node, request: api_pb2.ExecRequest, deadline: float) -> ap
         raise InvalidArgument("cmd: a command is needed")
     if not record.running:
         raise ContainerNotRunning(record.id, record.phase.value)
-    runtime = node.handlers.get(record.handler).runtime
+    runtime = node.handlers.known(record.handler).runtime
     template = await read_process(node, record)
     call = streaming_pb2.OpenExecRequest(
         target=container_target(node, record),

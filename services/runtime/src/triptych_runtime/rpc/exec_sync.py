@@ -70,7 +70,7 @@ async def _run(
     node: Node, record: ContainerRecord, document: Path, pid_file: Path, seconds: float | None, what: str
 ) -> tuple[int, bytes, bytes]:
     """Run the OCI runtime's exec; how the command ended and what it wrote."""
-    handler, settings = node.handlers.get(record.handler), node.settings.containers
+    handler, settings = node.handlers.known(record.handler), node.settings.containers
     runtime, limit = handler.runtime, settings.exec_sync_output_bytes
     with exits.record() if handler.features.copies_output else contextlib.nullcontext() as recorded:
         child = await process.spawn(

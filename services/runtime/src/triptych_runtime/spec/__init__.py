@@ -20,6 +20,7 @@ from triptych_runtime.spec.inputs import (
     StopSignal,
 )
 from triptych_runtime.spec.launcher import PROGRAM as ENVIRONMENT_PROGRAM
+from triptych_runtime.spec.mounts import is_image
 from triptych_runtime.spec.resources import build as build_resources
 from triptych_runtime.spec.rootfs import RootfsView
 from triptych_runtime.spec.selinux import labels_of_pod
@@ -46,6 +47,7 @@ __all__ = [
     "build_exec_process",
     "build_resources",
     "encode",
+    "is_image",
     "labels_of_pod",
     "validate_container",
     "validate_resources",
