@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from triptych_image.errors import InvalidRequest
+from triptych_image.errors import InvalidRequest, LayerMalformed
 from triptych_image.layers import implied, merged
 from triptych_image.layers.inroot import open_beneath
 from triptych_image.layers.marks import is_opaque, set_opaque
@@ -108,10 +108,10 @@ class TestLayers:
         root = self.tree(tmp_path / "l", "d/", "d/e/", "d/!")
         assert (is_opaque(root, "d"), is_opaque(root, "d/e"), is_opaque(root, "x")) == (True, False, False)
         (root / "link").symlink_to("d")
-        with pytest.raises(OSError):
-            set_opaque(root, ["../l"])
-        with pytest.raises(OSError):
-            set_opaque(root, ["link/e"])
+        (root / "file").touch()
+        for path in ("../l", "link/e", "link", "file", "missing"):
+            with pytest.raises(LayerMalformed, match=path):
+                set_opaque(root, [path])
 
     def test_lookups_see_what_a_mount_would(self, tmp_path: Path) -> None:
         low = self.tree(

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import zstandard
 from triptych_image.errors import DiskFull, LayerMalformed, LayerTooLarge
+from triptych_image.layers.marks import is_opaque, set_opaque
 from triptych_image.unpack.pool import LayerLimits, UnpackWorkers
 
 pytestmark = pytest.mark.integration
@@ -110,6 +111,33 @@ async def test_whiteouts_become_overlayfs_marks(tar: Callable[[], Any], unpack: 
     # "later" and "deep" were taken away below and made anew: what is below must not shine through
     assert set(tree.found.opaque) == {"o", "p", "later", "deep"}
     assert not (tree.root / ".wh..wh.plnk").exists()
+
+
+async def test_what_lies_below_a_symlink_is_known_by_where_it_is(
+    tar: Callable[[], Any], unpack: Any
+) -> None:
+    data = (
+        tar()
+        .directory(b"b/sub")
+        .symlink(b"a", b"b")
+        .symlink(b"b/up", b"../../b/./over")
+        .directory(b"b/over")
+        .file(b"a/.wh..wh..opq")
+        .file(b"a/sub/.wh..wh..opq")
+        .file(b"a/up/new/.wh..wh..opq")
+        .file(b"a/gone/.wh..wh..opq")
+        .file(b"a/gone", b"a file by now")
+        .file(b"a/c/d/e", b"x")
+        .directory(b"a/c")
+        .directory(b"a/whited")
+        .file(b"a/.wh.whited")
+        .end()
+    )
+    tree = await unpack(data)
+    assert set(tree.found.opaque) == {"b", "b/sub", "b/over/new", "b/whited"}
+    assert set(tree.found.implied) == {"", "b", "b/over/new", "b/c/d"}
+    set_opaque(tree.root, tree.found.opaque)
+    assert all(is_opaque(tree.root, path) for path in tree.found.opaque)
 
 
 async def test_holes_stay_holes(unpack: Any, tmp_path: Path) -> None:

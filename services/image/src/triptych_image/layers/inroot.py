@@ -17,13 +17,14 @@ class _OpenHow(ctypes.Structure):
     _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 
 
-def open_beneath(root: Path, path: str) -> int:
+def open_beneath(root: Path, path: str, flags: int = 0) -> int:
     """An `O_PATH` descriptor of a path below a directory, through no symlink (openat2(2)).
 
     :param path: relative; "" for the directory itself.
+    :param flags: more than `O_PATH` and `O_NOFOLLOW`.
     :raises OSError: ELOOP at a symlink, ENOENT, ENOTDIR, EXDEV.
     """
-    flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags |= os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
     top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     if not path:
         return top

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from triptych_image.errors import LayerMalformed
 from triptych_image.layers.inroot import open_beneath
 
 OPAQUE = "trusted.overlay.opaque"
@@ -14,10 +15,14 @@ OPAQUE = "trusted.overlay.opaque"
 def set_opaque(root: Path, directories: Iterable[str]) -> None:
     """Mark directories of a layer as opaque.
 
-    :raises OSError: when one is not there, or the file system has no trusted attributes.
+    :raises LayerMalformed: when one is not there, or no directory.
+    :raises OSError: when the file system does not take the mark.
     """
     for directory in directories:
-        fd = open_beneath(root, directory)
+        try:
+            fd = open_beneath(root, directory, os.O_DIRECTORY)
+        except OSError as error:
+            raise LayerMalformed(f"opaque directory {directory!r}: {error.strerror}") from error
         try:
             # An O_PATH descriptor takes no fsetxattr(2); its name in /proc is the very same inode.
             os.setxattr(f"/proc/self/fd/{fd}", OPAQUE, b"y")

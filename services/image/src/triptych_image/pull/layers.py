@@ -22,7 +22,7 @@ from triptych_image.pull.scratch import Scratch, scratch
 from triptych_image.pull.source import BlobSource
 from triptych_image.registry import SinkClosed
 from triptych_image.settings import Settings
-from triptych_image.store import LayerRecord, Store, layer_key
+from triptych_image.store import LayerRecord, Store, disk_error, layer_key
 from triptych_image.unpack.pool import LayerLimits, UnpackWorkers
 from triptych_image.unpack.reports import LayerJob, Unpacked
 
@@ -158,7 +158,10 @@ class LayerFetcher:
         point("layer-unpacked")
         _check(wanted, unpacked)
         if unpacked.opaque:
-            await asyncio.to_thread(set_opaque, place.tree, unpacked.opaque)
+            try:
+                await asyncio.to_thread(set_opaque, place.tree, unpacked.opaque)
+            except OSError as error:
+                raise disk_error(error, f"layer {descriptor.digest}: mark a directory as opaque") from error
         record = LayerRecord(
             key=wanted.key,
             diff_id=wanted.diff_id,

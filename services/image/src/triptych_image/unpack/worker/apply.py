@@ -160,7 +160,7 @@ class Applier:
         os.chmod(target, entry.mode)
         if entry.xattrs:
             self._set_xattrs(entry, target)
-        self.implied.discard(path)
+        self._target.named(path)
         self._target.times[path] = entry.mtime_ns
 
     def _symlink(self, entry: Entry, path: bytes) -> None:

@@ -25,8 +25,9 @@ class Counts:
 class Target:
     """The current directory, chrooted into.
 
-    :ivar implied: directories that no entry named, made because something lies in them.
-    :ivar opaque: directories that hide what lower layers have in them.
+    :ivar implied: directories that no entry named, made because something lies in them; as the kernel finds
+        them, so through no symlink.
+    :ivar opaque: directories that hide what lower layers have in them; likewise.
     :ivar times: of directories that an entry named; set in the end, since entries change them.
     """
 
@@ -78,6 +79,7 @@ class Target:
             if found.st_nlink == 1:
                 self._forget(found)
             return _is_whiteout(found)
+        real = resolve(path)
         stack = [path]
         while stack:
             top = stack[-1]
@@ -97,8 +99,8 @@ class Target:
                 self.counts.inodes -= 1
                 self.counts.bytes -= BLOCK
                 self.times.pop(top, None)
-                self.implied.discard(top)
-                self.opaque.discard(top)
+                self.implied.discard(real + top[len(path) :])
+                self.opaque.discard(real + top[len(path) :])
         return False
 
     def _forget(self, info: os.stat_result) -> None:
@@ -113,14 +115,24 @@ class Target:
         self.counts.inodes += 1
         self.counts.bytes += BLOCK
 
+    def named(self, path: bytes) -> None:
+        """An entry names a directory that there is."""
+        others = len(self.implied) > (b"" in self.implied)
+        self.implied.discard(resolve(path) if path and others else path)
+
     def note(self, where: set[bytes], path: bytes) -> None:
         """Remember a directory as implied or opaque.
 
         :raises Refused: when there are too many for a report.
         """
-        where.add(path)
+        where.add(resolve(path))
         if len(where) > LISTED_MAX:
             raise limit(f"more than {LISTED_MAX} directories are implied or opaque")
+
+
+def resolve(path: bytes) -> bytes:
+    """What a path leads to inside the root, without the symlinks that the archive has on the way."""
+    return os.path.realpath(path)[1:]
 
 
 def _is_whiteout(found: os.stat_result) -> bool:
