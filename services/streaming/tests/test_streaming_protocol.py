@@ -39,6 +39,7 @@ from triptych_streaming.protocol.remotecommand_websocket import WebSocketRemoteC
 from triptych_streaming.protocol.resize import ResizeParser
 from triptych_streaming.protocol.status import Outcome, status_document, status_message
 from triptych_streaming.protocol.websocket import open_websocket
+from triptych_streaming.protocol.websocket_frames import MessagePiece
 
 RECORDED = Path(__file__).parent / "recorded"
 TOKEN = "t" * 22
@@ -119,10 +120,8 @@ def test_a_probe_over_spdy_means_nothing(protocol: RemoteCommand | PortForward) 
 def test_a_probe_over_websocket_is_a_pong_until_the_close(kind: str) -> None:
     socket = open_websocket(LIMIT)
     protocols: dict[str, RemoteCommand | PortForward] = {
-        "remote": WebSocketRemoteCommand(
-            socket, OUTPUTS, Version.V5, "v5", base64=False, message_limit=LIMIT
-        ),
-        "forward": WebSocketPortForward(socket, [80], "v4", base64=False, message_limit=LIMIT),
+        "remote": WebSocketRemoteCommand(socket, OUTPUTS, Version.V5, "v5", base64=False),
+        "forward": WebSocketPortForward(socket, [80], "v4", base64=False),
         "tunnel": TunnelPortForward(socket, SpdyPortForward(), "tunnel"),
     }
     protocol = protocols[kind]
@@ -209,9 +208,7 @@ def assert_forwarded(protocol: PortForward, data: bytes, cut: int) -> None:
 def websocket_command(streams: StreamSet, name: str) -> WebSocketRemoteCommand:
     form = WEBSOCKET_REMOTE[name]
     socket = open_websocket(LIMIT)
-    return WebSocketRemoteCommand(
-        socket, streams, form.version, name, base64=form.base64, message_limit=LIMIT
-    )
+    return WebSocketRemoteCommand(socket, streams, form.version, name, base64=form.base64)
 
 
 def message(payload: bytes, *, opcode: int = 2, fin: bool = True) -> bytes:
@@ -399,6 +396,84 @@ def test_websocket_faults_end_the_session() -> None:
     assert b"\x03\xf1" in taken(protocol)
 
 
+def masked(payload: bytes, mask: bytes, *, opcode: int = 2, fin: bool = True) -> bytes:
+    """A client's frame with a 64-bit length."""
+    text = bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
+    return bytes(((0x80 if fin else 0) | opcode, 0xFF)) + len(payload).to_bytes(8, "big") + mask + text
+
+
+@given(
+    parts=st.lists(st.binary(max_size=40), min_size=1, max_size=4),
+    mask=st.binary(min_size=4, max_size=4),
+    cut=st.integers(1, 60),
+)
+@settings(max_examples=200)
+def test_a_frame_is_read_alike_however_it_arrives(parts: list[bytes], mask: bytes, cut: int) -> None:
+    sent = b"".join(
+        masked(part, mask, opcode=0 if index else 2, fin=index == len(parts) - 1) + message(b"", opcode=9)
+        for index, part in enumerate(parts)
+    )
+    socket = open_websocket(LIMIT)
+    pieces = [
+        piece
+        for start in range(0, len(sent), cut)
+        for piece in socket.receive(sent[start : start + cut])
+        if isinstance(piece, MessagePiece)
+    ]
+    assert b"".join(piece.data for piece in pieces) == b"".join(parts)
+    assert [piece.first for piece in pieces] == [True] + [False] * (len(pieces) - 1)
+    assert [piece.last for piece in pieces] == [False] * (len(pieces) - 1) + [True]
+    assert b"".join(socket.take()) == b"\x8a\0" * len(parts)
+
+
+def test_nothing_is_kept_of_a_frame_that_is_not_whole() -> None:
+    for name in ("v4.channel.k8s.io", "v4.base64.channel.k8s.io"):
+        protocol = websocket_command(StreamSet(stdin=True), name)
+        opcode = 1 if "base64" in name else 2
+        frame = masked(b"0" + b"AAAA" * 25_000 if opcode == 1 else b"\0" + bytes(75_000), b"mask")[:-1]
+        (received,) = flat(protocol.receive(frame))
+        assert isinstance(received, bytes) and len(received) > 74_990
+
+
+@pytest.mark.parametrize("name", ["v5.channel.k8s.io", "v4.base64.channel.k8s.io"])
+def test_messages_come_byte_by_byte(name: str) -> None:
+    protocol = websocket_command(StreamSet(stdin=True), name)
+    if "base64" in name:
+        sent, end = message(b"0aGVsbG8=", opcode=1) + message(b"0IHRoZXJl", opcode=1), []
+    else:
+        sent, end = message(b"\0hello") + message(b"\0 there") + message(b"\xff\0"), [StdinEnded()]
+    assert fed(protocol, sent, 1) == [SessionReady(), b"hello there", *end]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x82\x05hello",
+        b"\xc2\x80\0\0\0\0",
+        b"\x83\x80\0\0\0\0",
+        message(b"", opcode=0),
+        message(b"", fin=False) + message(b""),
+        message(b"", opcode=9, fin=False),
+        message(bytes(126), opcode=9),
+        message(b"\0", opcode=8),
+        message(b"\xff", opcode=2),
+    ],
+    ids=["unmasked", "reserved", "opcode", "continued", "nested", "parts", "long", "close", "signal"],
+)
+def test_no_frames_of_a_client(sent: bytes) -> None:
+    protocol = websocket_command(OUTPUTS, "v5.channel.k8s.io")
+    with pytest.raises(PeerFault, match="websocket: "):
+        protocol.receive(sent)
+
+
+def test_base64_that_goes_on_behind_its_end() -> None:
+    protocol = websocket_command(StreamSet(stdin=True), "base64.channel.k8s.io")
+    begun = message(b"0aGVsbG8=", opcode=1, fin=False)
+    assert flat(protocol.receive(begun)) == [b"hello"]
+    with pytest.raises(PeerFault, match="base64"):
+        protocol.receive(message(b"AAAA", opcode=0))
+
+
 def test_ping_is_answered() -> None:
     protocol = websocket_command(OUTPUTS, "v5.channel.k8s.io")
     assert protocol.receive(message(b"alive", opcode=9)) == []
@@ -537,7 +612,7 @@ def test_a_pair_that_the_client_drops() -> None:
 
 
 def test_the_old_websocket_form_tells_its_ports() -> None:
-    protocol = WebSocketPortForward(open_websocket(LIMIT), [80, 443], "", base64=False, message_limit=LIMIT)
+    protocol = WebSocketPortForward(open_websocket(LIMIT), [80, 443], "", base64=False)
     assert protocol.start() == [ForwardOpened("0", 80), ForwardOpened("1", 443)]
     heads = b"".join(b"\x82\x03" + bytes((c,)) + p.to_bytes(2, "little") for c, p in
                      ((0, 80), (1, 80), (2, 443), (3, 443)))  # fmt: skip

@@ -145,9 +145,7 @@ class Server:
             return SpdyRemoteCommand(streams, SPDY_REMOTE[name], name)
         form = WEBSOCKET_REMOTE[name]
         limit = self.settings.limits.message_bytes
-        return WebSocketRemoteCommand(
-            open_websocket(limit), streams, form.version, name, base64=form.base64, message_limit=limit
-        )
+        return WebSocketRemoteCommand(open_websocket(limit), streams, form.version, name, base64=form.base64)
 
     def _forward_protocol(self, session: PortForwardSession, acceptance: Acceptance) -> PortForward:
         name = acceptance.protocol
@@ -155,9 +153,7 @@ class Server:
         if acceptance.transport is Transport.WEBSOCKET and name not in TUNNELS:
             form = WEBSOCKET_PORT_FORWARD[name]
             limit = limits.message_bytes
-            return WebSocketPortForward(
-                open_websocket(limit), session.ports, name, base64=form.base64, message_limit=limit
-            )
+            return WebSocketPortForward(open_websocket(limit), session.ports, name, base64=form.base64)
         inner = SpdyPortForward(
             streams=limits.streams_per_session, pair_timeout=self.settings.timeouts.creation
         )

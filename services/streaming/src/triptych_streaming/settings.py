@@ -85,7 +85,9 @@ class LimitSettings(Table):
         reload=Reload.LIVE,
     )
     message_bytes: Annotated[int, Meta(ge=65536, le=1 << 30)] = setting(
-        4 << 20, "Largest WebSocket frame taken from a client.", reload=Reload.LIVE
+        4 << 20,
+        "Largest WebSocket frame taken from a client; its bytes are passed on as they come.",
+        reload=Reload.LIVE,
     )
 
 

@@ -60,7 +60,7 @@ def _remote(choice: int, data: bytes) -> None:
         name = names[choice % len(names)]
         form = WEBSOCKET_REMOTE[name]
         command = WebSocketRemoteCommand(
-            open_websocket(LIMIT), STREAMS, form.version, name, base64=form.base64, message_limit=LIMIT
+            open_websocket(LIMIT), STREAMS, form.version, name, base64=form.base64
         )
     command.start()
     cut = choice % 16 + 1
@@ -83,9 +83,7 @@ def _forward(choice: int, data: bytes) -> None:
         case 1:
             forward = TunnelPortForward(open_websocket(LIMIT), SpdyPortForward(streams=16), "x")
         case _:
-            forward = WebSocketPortForward(
-                open_websocket(LIMIT), [80, 81], "x", base64=bool(choice & 4), message_limit=LIMIT
-            )
+            forward = WebSocketPortForward(open_websocket(LIMIT), [80, 81], "x", base64=bool(choice & 4))
     forward.start()
     cut = choice % 16 + 1
     try:

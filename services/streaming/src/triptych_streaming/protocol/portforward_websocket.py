@@ -24,14 +24,12 @@ class WebSocketPortForward(PortForward):
 
     half_closes = False
 
-    def __init__(
-        self, socket: WebSocket, ports: Sequence[int], protocol: str, *, base64: bool, message_limit: int
-    ) -> None:
+    def __init__(self, socket: WebSocket, ports: Sequence[int], protocol: str, *, base64: bool) -> None:
         self.name = f"WebSocket {protocol}".strip()
         self._socket = socket
         self._ports = tuple(ports)
         self._codec = ChannelCodec(base64=base64)
-        self._messages = MessageAssembler(self._codec, message_limit)
+        self._messages = MessageAssembler(self._codec)
         self._open: set[int] = set()
 
     def start(self) -> Sequence[ForwardEvent]:

@@ -21,10 +21,13 @@ from triptych_streaming.protocol.channels import (
 from triptych_streaming.protocol.remotecommand import RemoteCommand
 from triptych_streaming.protocol.resize import ResizeParser
 from triptych_streaming.protocol.status import Outcome, status_message
-from triptych_streaming.protocol.websocket import Closed, MessagePiece, WebSocket
+from triptych_streaming.protocol.websocket import Closed, WebSocket
+from triptych_streaming.protocol.websocket_frames import MessagePiece
 
 CLOSE_SIGNAL = 255
 """Channel of version 5 whose one byte of payload names the channel that the client closes."""
+_BASE64_UNIT = 4
+"""Characters that decode to bytes by themselves."""
 
 
 class ChannelCodec:
@@ -58,22 +61,22 @@ class ChannelCodec:
 
 
 class MessageAssembler:
-    """Gives messages to channels. Binary messages pass in pieces; base64 has to wait for the whole."""
+    """Gives messages to channels, in pieces as they come; of base64, up to three characters wait."""
 
-    def __init__(self, codec: ChannelCodec, limit: int) -> None:
+    def __init__(self, codec: ChannelCodec) -> None:
         self._codec = codec
-        self._limit = limit
         self._channel: int | None = None
         self._pending = bytearray()
+        self._padded = False
 
-    def feed(self, piece: MessagePiece) -> tuple[int, bytes] | None:
-        """(channel, data), or None while there is nothing to give.
+    def feed(self, piece: MessagePiece) -> tuple[int, bytes, bool] | None:
+        """(channel, data, whether its message ends with it), or None while there is nothing to give.
 
-        :raises PeerFault: a message above the limit, or not in the codec's form.
+        :raises PeerFault: a message that is not in the codec's form.
         """
         data = piece.data
         if piece.first:
-            self._channel = None
+            self._channel, self._padded = None, False
             self._pending.clear()
         if self._channel is None:
             if not data:
@@ -81,13 +84,15 @@ class MessageAssembler:
             self._channel = self._codec.decode_channel(data[0])
             data = data[1:]
         if not self._codec.base64:
-            return self._channel, data
+            return self._channel, data, piece.last
+        if data and self._padded:
+            raise PeerFault("websocket: message is not base64: it goes on behind its end")
         self._pending += data
-        if len(self._pending) > self._limit:
-            raise PeerFault(f"websocket: a message of more than {self._limit} bytes")
-        if not piece.last:
-            return None
-        return self._channel, self._codec.decode(bytes(self._pending))
+        size = len(self._pending)
+        whole = bytes(self._pending[: size if piece.last else size - size % _BASE64_UNIT])
+        del self._pending[: len(whole)]
+        self._padded = whole.endswith(b"=")
+        return self._channel, self._codec.decode(whole), piece.last
 
 
 class WebSocketRemoteCommand(RemoteCommand):
@@ -101,16 +106,16 @@ class WebSocketRemoteCommand(RemoteCommand):
         protocol: str,
         *,
         base64: bool,
-        message_limit: int,
     ) -> None:
         self.name = f"WebSocket {protocol}".strip()
         self._socket = socket
         self._streams = streams
         self._version = version
         self._codec = ChannelCodec(base64=base64)
-        self._messages = MessageAssembler(self._codec, message_limit)
+        self._messages = MessageAssembler(self._codec)
         self._resize = ResizeParser()
         self._stdin_open = streams.stdin
+        self._signal = b""
         self._refused: set[Channel] = set()
 
     def start(self) -> Sequence[RemoteEvent]:
@@ -131,7 +136,7 @@ class WebSocketRemoteCommand(RemoteCommand):
                 continue
             message = self._messages.feed(piece)
             if message is not None:
-                self._message(message[0], message[1], found)
+                self._message(*message, found)
         return found
 
     def take(self) -> list[Buffer]:
@@ -161,18 +166,21 @@ class WebSocketRemoteCommand(RemoteCommand):
         head, payload = self._codec.encode(channel, data)
         self._socket.send(head, payload, text=self._codec.base64)
 
-    def _message(self, channel: int, data: bytes, found: list[RemoteEvent]) -> None:
+    def _message(self, channel: int, data: bytes, last: bool, found: list[RemoteEvent]) -> None:
         if channel == Channel.STDIN:
             if self._stdin_open and data:
                 found.append(StdinReceived(data))
         elif channel == Channel.RESIZE:
             found.extend(self._resize.feed(data))
         elif channel == CLOSE_SIGNAL and self._version >= Version.V5:
-            self._close_signal(data, found)
+            self._signal += data
+            if len(self._signal) > 1 or (last and not self._signal):
+                raise PeerFault(f"websocket: a close signal of {len(self._signal)} bytes, 1 belongs there")
+            if last:
+                signal, self._signal = self._signal, b""
+                self._close_signal(signal, found)
 
     def _close_signal(self, data: bytes, found: list[RemoteEvent]) -> None:
-        if len(data) != 1:
-            raise PeerFault(f"websocket: a close signal of {len(data)} bytes, 1 belongs there")
         if data[0] == Channel.STDIN and self._stdin_open:
             self._stdin_open = False
             found.append(StdinEnded())

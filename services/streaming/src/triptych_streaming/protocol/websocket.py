@@ -1,4 +1,8 @@
-"""The WebSocket layer under both kinds of sessions: messages in pieces, by websockets' Sans-I/O core."""
+"""The WebSocket layer under both kinds of sessions: messages in pieces, as they come.
+
+Control frames are answered by websockets' Sans-I/O core. Messages go past it: it would keep each frame until
+that is whole.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +15,10 @@ from websockets.server import ServerProtocol
 
 from triptych_streaming.errors import PeerFault
 from triptych_streaming.protocol.channels import Buffer
+from triptych_streaming.protocol.websocket_frames import FrameFault, FrameReader, MessagePiece
 
 _SHORT = 126
 _MEDIUM = 1 << 16
-
-
-@dataclass(frozen=True, slots=True)
-class MessagePiece:
-    """One frame of a message.
-
-    :param first: it begins a message.
-    :param last: it ends one.
-    """
-
-    data: bytes
-    first: bool
-    last: bool
-    text: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +29,9 @@ class Closed:
 class WebSocket:
     """The server's side of an open WebSocket."""
 
-    def __init__(self, protocol: ServerProtocol) -> None:
+    def __init__(self, protocol: ServerProtocol, frames: FrameReader) -> None:
         self._protocol = protocol
-        self._text = False
+        self._frames = frames
         self._client_closed = False
         self._out: list[Buffer] = []
 
@@ -49,18 +40,24 @@ class WebSocket:
 
         :raises PeerFault: no WebSocket frames, or one above the size limit.
         """
-        self._protocol.receive_data(bytes(data))
-        for frame in self._protocol.events_received():
-            if not isinstance(frame, Frame):
-                continue
-            if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
-                self._text = frame.opcode == Opcode.TEXT
-                yield MessagePiece(bytes(frame.data), True, frame.fin, self._text)
-            elif frame.opcode == Opcode.CONT:
-                yield MessagePiece(bytes(frame.data), False, frame.fin, self._text)
-            elif frame.opcode == Opcode.CLOSE:
+        try:
+            for found in self._frames.feed(data):
+                if isinstance(found, MessagePiece):
+                    yield found
+                    continue
+                self._control(found)
+                if self._client_closed:
+                    yield Closed()
+                    return
+        except FrameFault as fault:
+            self._protocol.fail(fault.code, str(fault))
+            raise PeerFault(f"websocket: {fault}") from fault
+
+    def _control(self, frame: bytes) -> None:
+        self._protocol.receive_data(frame)
+        for event in self._protocol.events_received():
+            if isinstance(event, Frame) and event.opcode == Opcode.CLOSE:
                 self._client_closed = True
-                yield Closed()
         if self._protocol.parser_exc is not None:
             raise PeerFault(f"websocket: {self._protocol.parser_exc}") from self._protocol.parser_exc
 
@@ -109,7 +106,7 @@ def open_websocket(frame_limit: int) -> WebSocket:
 
     :param frame_limit: bytes of the largest frame taken; messages in several frames may be of any size.
     """
-    return WebSocket(ServerProtocol(state=State.OPEN, max_size=(None, frame_limit)))
+    return WebSocket(ServerProtocol(state=State.OPEN), FrameReader(frame_limit))
 
 
 def _head(opcode: int, length: int) -> bytes:
