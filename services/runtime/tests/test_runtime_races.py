@@ -729,7 +729,7 @@ async def test_execs_work_while_a_probe_of_their_handler_has_failed(node: Node, 
             return f"by {call.runtime_command[0]}"
 
     node.streaming = cast(Any, Streaming())
-    answer = await exec_(node, cri.ExecRequest(container_id=APP, cmd=["x"], stdout=True))
+    answer = await exec_(node, cri.ExecRequest(container_id=APP, cmd=["x"], stdout=True), 10)
     assert answer.url == "by /bin/true"
     assert (await exec_sync(node, cri.ExecSyncRequest(container_id=APP, cmd=["x"]))).exit_code == 0
     with pytest.raises(HandlerUnusable):

@@ -11,6 +11,7 @@ from triptych_service import Metrics
 
 from triptych_runtime.cgroups import CgroupManager
 from triptych_runtime.checkpoint.criu import Criu
+from triptych_runtime.checkpoint.pauses import Pauses
 from triptych_runtime.clients import ImageClient, StreamingClient
 from triptych_runtime.events import EventBus
 from triptych_runtime.lifecycle import Flights, Grace, Waits
@@ -57,6 +58,11 @@ class Paths:
     def checkpoints(self) -> Path:
         """Process images of restored containers, by ID."""
         return self.root / "checkpoints"
+
+    @property
+    def pauses(self) -> Path:
+        """Marks of the containers that checkpoints hold still."""
+        return self.state / "pauses"
 
     @property
     def scratch(self) -> Path:
@@ -109,6 +115,7 @@ class Node:
     images: ImageClient
     streaming: StreamingClient
     criu: Criu
+    pauses: Pauses = field(init=False)
     metrics: RuntimeMetrics = field(default_factory=lambda: RuntimeMetrics(Metrics()))
     flights: Flights = field(default_factory=Flights)
     locks: Locks = field(default_factory=Locks)
@@ -131,6 +138,9 @@ class Node:
     container_statuses: MessageCache[ContainerRecord, api_pb2.ContainerStatus] = field(
         default_factory=lambda: MessageCache(container_status)
     )
+
+    def __post_init__(self) -> None:
+        self.pauses = Pauses(self.paths.pauses)
 
     def owns(self, container_id: str) -> bool:
         """Whether what belongs to a container must stay."""

@@ -28,6 +28,8 @@ class SandboxRecord(msgspec.Struct, frozen=True, kw_only=True):
     :param owns_cgroup: the pod's cgroup was made here (the request named no parent).
     :param init_pid: the init process of a shared PID namespace, 0 for none; with its start time in ticks.
     :param network_ready: the CNI network was set up and not yet given back.
+    :param restored_from: the checkpoint that RestorePod made it from, "" for an ordinary one.
+    :param restoring: RestorePod has not come to its end: after a crash it is undone.
     """
 
     id: str
@@ -46,6 +48,8 @@ class SandboxRecord(msgspec.Struct, frozen=True, kw_only=True):
     selinux_mount_label: str = ""
     overhead: api_pb2.LinuxContainerResources | None = None
     resources: api_pb2.LinuxContainerResources | None = None
+    restored_from: str = ""
+    restoring: bool = False
 
     @property
     def key(self) -> str:

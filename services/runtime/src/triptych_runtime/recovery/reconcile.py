@@ -8,6 +8,7 @@ fails never keeps the others, or the daemon, from going on.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import shutil
 from collections.abc import Callable, Coroutine, Iterator
@@ -58,6 +59,8 @@ async def reconcile(node: Node, *, rebooted: bool) -> None:
         if sandbox.phase is SandboxPhase.READY:
             await _check(node, sandbox)
     work = dict(_work(node, rebooted))
+    for identity in await asyncio.to_thread(node.pauses.marked):
+        work[f"resume {identity}"] = functools.partial(_resume, node, identity)
     for key in [key for key in work if key.startswith("undo start ")]:
         node.flights.background(key, work.pop(key))
     node.flights.background("reconcile", lambda: _run(node, work))
@@ -133,6 +136,8 @@ def _container_work(node: Node, record: ContainerRecord) -> tuple[str, Work] | N
 
 
 def _sandbox_work(node: Node, record: SandboxRecord, rebooted: bool) -> tuple[str, Work] | None:
+    if record.restoring:
+        return f"remove sandbox {record.id}", lambda: _undo_restore(node, record)
     match record.phase:
         case SandboxPhase.CREATING | SandboxPhase.REMOVING:
             return f"remove sandbox {record.id}", lambda: _remove_sandbox(node, record)
@@ -140,6 +145,18 @@ def _sandbox_work(node: Node, record: SandboxRecord, rebooted: bool) -> tuple[st
             # Its addresses go back now, and not when the kubelet comes to remove it.
             return f"reconcile sandbox {record.id}", lambda: stop_sandbox(node, record)
     return None
+
+
+async def _resume(node: Node, container_id: str) -> None:
+    """Let a container go on that a checkpoint held when the daemon ended."""
+    record = node.state.containers.get(container_id)
+    handler = node.handlers.find(record.handler) if record is not None and record.running else None
+    if handler is None:
+        await asyncio.to_thread(node.pauses.forget, container_id)
+        return
+    async with node.locks.hold(container_id):
+        await node.pauses.resume(handler.runtime, container_id)
+    log.info("resumed a container that a checkpoint held", extra={"container": container_id})
 
 
 async def _remove_container(node: Node, record: ContainerRecord) -> None:
@@ -173,6 +190,13 @@ async def _remove_sandbox(node: Node, record: SandboxRecord) -> None:
     await discard_sandbox(node, record)
     await node.state.delete(record)
     log.info("removed a half-made sandbox", extra={"sandbox": record.id, "phase": record.phase.value})
+
+
+async def _undo_restore(node: Node, record: SandboxRecord) -> None:
+    """A pod whose restore was cut off: its containers would start anew, and not go on."""
+    removing = msgspec.structs.replace(record, phase=SandboxPhase.REMOVING)
+    await node.state.save(removing)
+    await _remove_sandbox(node, removing)
 
 
 async def _check(node: Node, record: SandboxRecord) -> None:

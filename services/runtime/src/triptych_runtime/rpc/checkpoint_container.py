@@ -40,7 +40,9 @@ async def checkpoint_container(
     seconds = float(request.timeout) if request.timeout > 0 else DEFAULT_DEADLINE
     async with node.locks.hold(record.id):
         async with scratch(node.paths.scratch) as directory:
-            await capture(handler.runtime, record, node.paths.bundle(record.id), directory, seconds)
+            # CRIU freezes the container, and thaws it unless it is killed at the deadline.
+            async with node.pauses.held(handler.runtime, record.id):
+                await capture(handler.runtime, record, node.paths.bundle(record.id), directory, seconds)
             await asyncio.to_thread(write_archive, directory, location)
     return api_pb2.CheckpointContainerResponse()
 

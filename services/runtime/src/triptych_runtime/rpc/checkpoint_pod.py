@@ -15,12 +15,12 @@ from triptych_runtime import clock
 from triptych_runtime.checkpoint.capture import capture
 from triptych_runtime.checkpoint.manifest import VERSION, ContainerEntry, PodManifest, write_manifest
 from triptych_runtime.errors import InvalidArgument, SandboxNotReady
+from triptych_runtime.lifecycle import fault
 from triptych_runtime.model import ContainerRecord, SandboxPhase, SandboxRecord
 from triptych_runtime.node import Node
-from triptych_runtime.ociruntime import OciRuntime
 from triptych_runtime.rpc.checkpoint_container import DEFAULT_DEADLINE
 
-_RESUME_DEADLINE = 30.0
+_CLEAN_UP_DEADLINE = 60.0
 
 
 async def checkpoint_pod(node: Node, request: api_pb2.CheckpointPodRequest) -> api_pb2.CheckpointPodResponse:
@@ -46,7 +46,7 @@ async def checkpoint_pod(node: Node, request: api_pb2.CheckpointPodRequest) -> a
         manifest = _manifest(sandbox, records)
         await asyncio.to_thread(write_manifest, output, manifest)
     except BaseException:
-        await shielded(asyncio.to_thread(_empty, output), _RESUME_DEADLINE)
+        await shielded(asyncio.to_thread(_empty, output), _CLEAN_UP_DEADLINE)
         raise
     return api_pb2.CheckpointPodResponse()
 
@@ -75,20 +75,15 @@ async def _capture_all(node: Node, records: list[ContainerRecord], output: Path)
             await stack.enter_async_context(node.locks.hold(identity))
         for record in records:
             runtime = node.handlers.get(record.handler).runtime
-            stack.push_async_callback(_resume, runtime, record.id)
+            await stack.enter_async_context(node.pauses.held(runtime, record.id))
             await runtime.pause(record.id)
+        fault("checkpoint_pod.paused")
         for record in records:
             target = output / "containers" / record.name
             target.mkdir(parents=True)
             runtime = node.handlers.get(record.handler).runtime
             await capture(runtime, record, node.paths.bundle(record.id), target, DEFAULT_DEADLINE)
-
-
-async def _resume(runtime: OciRuntime, container_id: str) -> None:
-    """Resume a container that may have been resumed already."""
-    state = await shielded(runtime.state(container_id), _RESUME_DEADLINE)
-    if state is not None and state.get("status") == "paused":
-        await shielded(runtime.resume(container_id), _RESUME_DEADLINE)
+            fault("checkpoint_pod.captured")
 
 
 def _manifest(sandbox: SandboxRecord, records: list[ContainerRecord]) -> PodManifest:

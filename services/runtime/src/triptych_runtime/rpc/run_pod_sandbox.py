@@ -31,12 +31,13 @@ log = logging.getLogger(__name__)
 
 
 async def run_pod_sandbox(
-    node: Node, request: api_pb2.RunPodSandboxRequest
+    node: Node, request: api_pb2.RunPodSandboxRequest, *, restored_from: str = ""
 ) -> api_pb2.RunPodSandboxResponse:
     """Make a sandbox and bring it to ready.
 
     A retry with the same name, namespace, uid and attempt joins the attempt that runs, or finds its result.
 
+    :param restored_from: the checkpoint that RestorePod, whose first step this is then, restores from.
     :raises InvalidArgument: naming the field. :raises UnknownHandler, HandlerUnusable: for the handler.
     :raises NameInUse: for another configuration, or a stopped sandbox, under the same name and attempt.
     :raises TriptychError: of the step that failed; nothing is left then.
@@ -61,6 +62,8 @@ async def run_pod_sandbox(
         resources=config.linux.resources if config.linux.HasField("resources") else None,
         selinux_process_label=labels.process,
         selinux_mount_label=labels.mount,
+        restored_from=restored_from,
+        restoring=bool(restored_from),
     )
     found = None if f"run {draft.key}" in node.flights else _existing(node, draft)
     if found is None:
