@@ -109,6 +109,10 @@ async def start(daemon: Daemon[Settings]) -> AsyncIterator[None]:
         yield
     finally:
         log.info("closed")
+        if daemon.settings.greeting == "drains":
+            daemon.release_addresses()
+            log.info("draining")
+            await asyncio.sleep(3600)
 
 
 if __name__ == "__main__":

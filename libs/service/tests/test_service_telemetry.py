@@ -205,6 +205,35 @@ async def test_an_address_in_use_is_waited_for_and_left_when_the_daemon_stops(st
     assert await asyncio.to_thread(daemon.stop) == 0
 
 
+async def test_metrics_are_served_while_a_stop_waits_and_not_while_a_successor_may_start(
+    start: Start, tmp_path: Path
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config = f'greeting = "drains"\ngrace_seconds = 3600\n[metrics]\naddress = "127.0.0.1:{port}"\n'
+    daemon = start(config)
+    channel = connect(str(daemon.socket))
+    stub: Any = api_pb2_grpc.ImageServiceStub(channel)
+    request = api_pb2.RemoveImageRequest(image=api_pb2.ImageSpec(image="3600"))
+    slow = asyncio.ensure_future(stub.RemoveImage(request))
+    stream = stub.StreamImages(api_pb2.StreamImagesRequest())
+    await stream.read()
+    await asyncio.to_thread(daemon.wait_for, "sleeping")
+    daemon.process.send_signal(signal.SIGTERM)
+    with pytest.raises(grpc.aio.AioRpcError):  # the stop has begun
+        await stream.read()
+    head, _ = await get("127.0.0.1", port, "/metrics")
+    assert head.startswith("HTTP/1.1 200 OK")
+    slow.cancel()
+    await asyncio.to_thread(daemon.wait_for, "draining")
+    with pytest.raises(ConnectionRefusedError):
+        await get("127.0.0.1", port, "/metrics")
+    second = start(config)
+    assert any(line["message"] == "serving metrics" for line in second.lines())
+    await channel.close()
+
+
 async def test_an_instance_can_have_an_address_of_its_own(start: Start, tmp_path: Path) -> None:
     path = tmp_path / "own.sock"
     start('[metrics]\naddress = "127.0.0.1:1"\n', env={"TRIPTYCH_METRICS_ADDRESS": f"unix:{path}"})

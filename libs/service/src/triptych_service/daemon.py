@@ -69,8 +69,8 @@ class Daemon(Generic[S]):
     :ivar tasks: background tasks; ended before the code after `yield` runs.
     :ivar listen_fds: sockets passed by the service manager, by name; `grpc` is taken by the bootstrap.
     :ivar stopping: set when the daemon begins to stop.
-    :ivar release_socket: after `yield`: give the socket's path up before the process ends, so that a
-        successor may serve it while this one finishes long work.
+    :ivar release_addresses: after `yield`: give the socket's path and the metrics' address up before the
+        process ends, so that a successor may serve them while this one finishes long work.
     :ivar metrics: declare instruments here.
     :ivar health: to announce that a service stopped working or works again.
     """
@@ -86,7 +86,7 @@ class Daemon(Generic[S]):
         metrics: Metrics,
         listen_fds: Mapping[str, int],
         stopping: asyncio.Event,
-        release_socket: Callable[[], None] = lambda: None,
+        release_addresses: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = definition.name
         self.version = definition.version
@@ -98,7 +98,7 @@ class Daemon(Generic[S]):
         self.stopping = stopping
         self.metrics = metrics
         self.health = health
-        self.release_socket = release_socket
+        self.release_addresses = release_addresses
         self.service_names: list[str] = []
         self._interceptor = interceptor
         self._reload_callbacks: list[ReloadCallback[S]] = []

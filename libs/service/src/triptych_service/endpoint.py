@@ -28,8 +28,8 @@ _LONGEST_PATH = 107
 
 
 @asynccontextmanager
-async def serve(address: str, registry: CollectorRegistry, stopping: asyncio.Event) -> AsyncIterator[None]:
-    """Serve until the daemon begins to stop, so that its successor finds the address free while it drains.
+async def serve(address: str, registry: CollectorRegistry) -> AsyncIterator[Callable[[], None]]:
+    """Serve until what this gives is called, or to the end of the context.
 
     An address that another process holds is waited for: it may be a predecessor that still ends, or another
     instance with the same configuration, and neither is a reason not to work.
@@ -38,17 +38,19 @@ async def serve(address: str, registry: CollectorRegistry, stopping: asyncio.Eve
     :raises EndpointUnusable: it is no address, or one that this machine does not have.
     """
     endpoint = _Endpoint(address, registry)
+    waiting: asyncio.Task[None] | None = None
     try:
-        server = await endpoint.listen()
+        await endpoint.start()
     except EndpointTaken as error:
         log.warning("metrics are not served yet: %s", error)
-        server = None
-    serving = asyncio.create_task(endpoint.serve(server, stopping))
+        waiting = asyncio.create_task(endpoint.keep_starting())
     try:
-        yield
+        yield endpoint.close
     finally:
-        serving.cancel()
-        await asyncio.wait([serving])
+        endpoint.close()
+        if waiting is not None:
+            waiting.cancel()
+            await asyncio.wait([waiting])
 
 
 class _Endpoint:
@@ -57,25 +59,39 @@ class _Endpoint:
     def __init__(self, address: str, registry: CollectorRegistry) -> None:
         self._address = address
         self._registry = registry
+        self._server: asyncio.Server | None = None
+        self._closed = False
 
-    async def serve(self, server: asyncio.Server | None, stopping: asyncio.Event) -> None:
-        while server is None:
+    async def keep_starting(self) -> None:
+        """Try until the address is served or given up."""
+        while self._server is None and not self._closed:
             await asyncio.sleep(_RETRY_SECONDS)
             with contextlib.suppress(EndpointUnusable):
-                server = await self.listen()
-        name = server.sockets[0].getsockname()
+                await self.start()
+
+    async def start(self) -> None:
+        """:raises EndpointUnusable: the address cannot be served; `EndpointTaken` when it is in use."""
+        self._server = await self._listen()
+        if self._closed:  # meanwhile
+            self.close()
+            return
+        name = self._server.sockets[0].getsockname()
         shown = f"unix:{name}" if isinstance(name, str) else f"{name[0]}:{name[1]}"
         log.info("serving metrics", extra={"address": shown})
-        try:
-            await stopping.wait()
-        finally:
-            server.close()
-            if isinstance(name, str):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(name)
 
-    async def listen(self) -> asyncio.Server:
-        """:raises EndpointUnusable: the address cannot be served; `EndpointTaken` when it is in use."""
+    def close(self) -> None:
+        """Give the address up, at once: a successor may take it when this returns."""
+        self._closed = True
+        server, self._server = self._server, None
+        if server is None:
+            return
+        name = server.sockets[0].getsockname()
+        server.close()
+        if isinstance(name, str):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+
+    async def _listen(self) -> asyncio.Server:
         try:
             return await _listen(self._address, self._handle)
         except OSError as error:

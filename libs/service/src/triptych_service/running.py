@@ -7,7 +7,7 @@ import logging
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import Generic, NoReturn, TypeVar
 
 import grpc.aio
@@ -101,13 +101,15 @@ class _Runner(Generic[S]):
         activated = adoption.choose(passed, socket.path)
         descriptor = passed.pop(activated) if activated else None
         socket.claim(activated=activated is not None)
+        addresses = ExitStack()
+        addresses.callback(socket.release)
         try:
             interceptor = ServerInterceptor(self._stopping)
             interceptor.endless.update(health.ENDLESS)
             server, metrics, statuses = _server(settings, interceptor), Metrics(), health.Health()
             async with (
                 Tasks() as tasks,
-                _telemetry(definition, settings, metrics, tasks, interceptor, self._stopping) as turned_on,
+                _telemetry(definition, settings, metrics, tasks, interceptor, addresses) as turned_on,
             ):
                 daemon = Daemon(
                     definition,
@@ -119,7 +121,7 @@ class _Runner(Generic[S]):
                     metrics,
                     passed,
                     self._stopping,
-                    socket.release,
+                    addresses.close,
                 )
                 daemon.on_reload(_retrace(definition, settings, turned_on))
                 health.add_to_server(server, statuses, daemon.service_names, definition.version)
@@ -133,7 +135,7 @@ class _Runner(Generic[S]):
                 finally:
                     await tasks.end()
         finally:
-            socket.release()
+            addresses.close()
 
     async def _serve(self, daemon: Daemon[S], socket: sockets.SocketPath, descriptor: int | None) -> None:
         async with self._definition.start(daemon):
@@ -208,9 +210,12 @@ async def _telemetry(
     metrics: Metrics,
     tasks: Tasks,
     interceptor: ServerInterceptor,
-    stopping: asyncio.Event,
+    addresses: ExitStack,
 ) -> AsyncIterator[telemetry.Telemetry]:
-    """Spans and metrics for the time of the context; nothing is imported or started when both are off."""
+    """Spans and metrics for the time of the context; nothing is imported or started when both are off.
+
+    :param addresses: gets what gives the address of the endpoint up.
+    """
     turned_on = telemetry.start(definition.name, definition.version, settings, metrics)
     try:
         if metrics.recording:
@@ -221,7 +226,8 @@ async def _telemetry(
         from triptych_service import endpoint
 
         address = telemetry.metrics_address(settings)
-        async with endpoint.serve(address, turned_on.registry, stopping):
+        async with endpoint.serve(address, turned_on.registry) as close:
+            addresses.callback(close)
             yield turned_on
     finally:
         await asyncio.to_thread(turned_on.shutdown)

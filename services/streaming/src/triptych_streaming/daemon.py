@@ -93,7 +93,7 @@ async def _stop_accepting(daemon: Daemon[Settings], http: HttpServer) -> None:
 
 async def _drain(daemon: Daemon[Settings], http: HttpServer, sessions: Sessions, *, failed: bool) -> None:
     """Let sessions end by themselves up to the limit; a second signal ends them at once."""
-    daemon.release_socket()
+    daemon.release_addresses()
     handover.released(EXIT_FAILED if failed else 0)
     seconds = daemon.settings.timeouts.drain
     if len(sessions) or http.handshakes:
