@@ -205,7 +205,9 @@ async def test_a_client_that_vanishes_ends_its_process(daemon, container, until,
             await asyncio.sleep(0.02)
         (pid,) = inside(container, mark)
     assert await gone(pid)
-    assert (await daemon.audit(mark))[0]["exit_code"] in (128 + signal.SIGHUP, 128 + signal.SIGKILL)
+    (line,) = await daemon.audit(mark)
+    assert line["exit_code"] in (128 + signal.SIGHUP, 128 + signal.SIGKILL)
+    assert line["reason"] == "the client is gone"  # and no other killer
     await until(lambda: not list((daemon.state / "exec").iterdir()))
 
 
@@ -232,5 +234,6 @@ async def test_audit_line(daemon, container) -> None:
     await client.exec_spdy(url, b"12345")
     (line,) = await daemon.audit("audited")
     assert (line["bytes_in"], line["bytes_out"], line["exit_code"]) == (5, 5, 4)
+    assert "reason" not in line
     assert line["container_id"] == container.id and line["namespace"] == "test" and line["seconds"] >= 0
     assert url.rpartition("/")[2] not in daemon.log.read_text()

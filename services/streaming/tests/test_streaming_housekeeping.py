@@ -8,6 +8,7 @@ import logging
 import os
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import grpc.aio
@@ -22,7 +23,9 @@ from triptych_service.metrics import Metrics
 from triptych_service.tasks import Tasks
 from triptych_streaming import daemon as streaming
 from triptych_streaming.protocol.channels import StreamSet
-from triptych_streaming.records import ExecSession, Target, Waiting
+from triptych_streaming.protocol.status import Outcome
+from triptych_streaming.records import ExecSession, PortForwardSession, Target, Waiting
+from triptych_streaming.sessions import Sessions
 from triptych_streaming.settings import HttpSettings, Settings
 from triptych_streaming.store import SessionStore
 from triptych_streaming.workers import reaper
@@ -71,6 +74,28 @@ async def test_a_look_for_strays_that_fails_is_made_again(monkeypatch: pytest.Mo
         await asyncio.to_thread(subprocess.run, ["true"])
         await zombies.again.wait()  # though no other child ended
         await tasks.end()
+
+
+async def test_what_a_session_moves_counts_while_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "_COUNT_SECONDS", 0)
+    sessions, counted = Sessions(Metrics(), 1), {"in": 0.0, "out": 0.0}
+
+    def add(value: float, *, kind: str, direction: str) -> None:
+        counted[direction] += value
+
+    monkeypatch.setattr(sessions, "_bytes", SimpleNamespace(add=add))
+    async with Tasks() as tasks:
+        tasks.create_task(streaming._count(sessions))
+        forward = PortForwardSession(Target(pod_sandbox_id="p1"))
+        with sessions.running(Waiting("a", 0, 1, forward), "SPDY/3.1", "") as active:
+            active.outcome = Outcome()
+            for moved in (5, 12):
+                active.traffic.received, active.traffic.sent = moved, 2 * moved
+                while counted != {"in": moved, "out": 2 * moved}:
+                    await asyncio.sleep(0)
+            active.traffic.sent += 1
+        await tasks.end()
+    assert counted == {"in": 12, "out": 25}
 
 
 class Immortal:

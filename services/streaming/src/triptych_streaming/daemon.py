@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 SERVICE = "triptych.streaming.v1.StreamingService"
 _SWEEP_SECONDS = 15.0
 _CERTIFICATE_SECONDS = 10.0
+_COUNT_SECONDS = 5.0
 
 
 @asynccontextmanager
@@ -72,6 +73,8 @@ async def start(daemon: Daemon[Settings]) -> AsyncIterator[None]:
     daemon.on_reload(reload)
     daemon.tasks.create_task(reload.watch_certificates(), name="certificates")
     daemon.tasks.create_task(_sweep(store), name="sweep")
+    if daemon.metrics.recording:
+        daemon.tasks.create_task(_count(sessions), name="count")
     daemon.tasks.create_task(reaper.reap_strays(), name="reap strays")
     log.info("streaming", extra={"url": base_url(), "passed": passed is not None})
     failed = True
@@ -115,6 +118,13 @@ async def _finish(http: HttpServer, sessions: Sessions, seconds: float) -> None:
     cut = await sessions.drain(seconds)
     if cut:
         log.warning("sessions were ended at the drain limit", extra={"sessions": cut})
+
+
+async def _count(sessions: Sessions) -> None:
+    """A session may last for days: what it moves shall show while it does."""
+    while True:
+        await asyncio.sleep(_COUNT_SECONDS)
+        sessions.count_traffic()
 
 
 async def _sweep(store: SessionStore) -> None:

@@ -110,7 +110,9 @@ class Server:
             ),
             active.traffic,
         )
-        return await remote.run(backend, early)
+        outcome = await remote.run(backend, early)
+        active.reason = remote.left
+        return outcome
 
     def _backend(self, session: ExecSession | AttachSession) -> Backend:
         if isinstance(session, ExecSession):

@@ -23,7 +23,11 @@ audit = logging.getLogger("triptych_streaming.audit")
 
 @dataclass(slots=True)
 class Active:
-    """One running session."""
+    """One running session.
+
+    :ivar counted: what of its traffic is in the metrics already.
+    :ivar reason: why it failed, when it has no outcome; else why it was ended before its time.
+    """
 
     id: str
     kind: Kind
@@ -33,6 +37,7 @@ class Active:
     created_at: int
     task: asyncio.Task[None] | None
     traffic: Traffic = field(default_factory=Traffic)
+    counted: Traffic = field(default_factory=Traffic)
     started: float = field(default_factory=time.monotonic)
     outcome: Outcome | None = None
     reason: str = ""
@@ -47,7 +52,8 @@ class Sessions:
         self._empty = asyncio.Event()
         self._empty.set()
         self._ended = metrics.counter(
-            "triptych_streaming_sessions", "Sessions that ended, by kind and result."
+            "triptych_streaming_sessions",
+            "Sessions that ended, by kind and result: ended, failed, or left by the client before.",
         )
         self._bytes = metrics.counter(
             "triptych_streaming_payload", "Payload moved, by kind and direction.", unit="By"
@@ -77,6 +83,16 @@ class Sessions:
             raise TooManySessions(
                 f"{self.limit} sessions run already", hint="see limits.sessions of the streaming daemon"
             )
+
+    def count_traffic(self) -> None:
+        """Bring the metrics up to what running sessions have moved so far."""
+        for active in self:
+            self._count_traffic(active)
+
+    def _count_traffic(self, active: Active) -> None:
+        moved, kind = active.traffic.since(active.counted), active.kind.value
+        self._bytes.add(moved.received, kind=kind, direction="in")
+        self._bytes.add(moved.sent, kind=kind, direction="out")
 
     def refused(self, status: int) -> None:
         """Count a request that was answered with an error."""
@@ -115,9 +131,8 @@ class Sessions:
         kind, traffic, target = active.kind.value, active.traffic, active.target
         outcome = active.outcome
         failure = outcome.failure if outcome else active.reason or "cut off"
-        self._ended.add(kind=kind, result="failed" if failure else "ended")
-        self._bytes.add(traffic.received, kind=kind, direction="in")
-        self._bytes.add(traffic.sent, kind=kind, direction="out")
+        self._ended.add(kind=kind, result="failed" if failure else "left" if active.reason else "ended")
+        self._count_traffic(active)
         self._seconds.observe(seconds, kind=kind)
         details: dict[str, object] = {
             "session": active.id,
@@ -137,6 +152,8 @@ class Sessions:
             details["exit_code"] = outcome.exit_code
         if failure:
             details["error"] = failure
+        elif active.reason:
+            details["reason"] = active.reason
         audit.info("session ended", extra={key: value for key, value in details.items() if value != ""})
 
     async def drain(self, seconds: float) -> int:

@@ -15,3 +15,9 @@ class Traffic:
 
     received: int = 0
     sent: int = 0
+
+    def since(self, before: Traffic) -> Traffic:
+        """What was moved since it was as `before`, which is as now from here on."""
+        moved = Traffic(self.received - before.received, self.sent - before.sent)
+        before.received, before.sent = self.received, self.sent
+        return moved

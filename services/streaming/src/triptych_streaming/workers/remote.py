@@ -48,7 +48,10 @@ class RemoteLimits:
 
 
 class RemoteSession:
-    """One session from its handshake to its last byte."""
+    """One session from its handshake to its last byte.
+
+    :ivar left: why the client was gone before it had everything; empty when it was not.
+    """
 
     def __init__(self, wire: Wire, protocol: RemoteCommand, limits: RemoteLimits, traffic: Traffic) -> None:
         self._wire = wire
@@ -58,6 +61,7 @@ class RemoteSession:
         loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[None] = loop.create_future()
         self._gone: asyncio.Future[str] = loop.create_future()
+        self.left = ""
         self._writable: asyncio.Future[None] = loop.create_future()
         self._behind: float | None = None
         """Since when the client lags."""
@@ -148,6 +152,8 @@ class RemoteSession:
             why = str(error) if isinstance(error, TriptychError) else "the streaming daemon stops"
             await shielded(self._cut_off(backend if runs else None, why), _KILLED_SECONDS)
             raise
+        if self._gone.done():
+            self.left = self._gone.result()
         if not ended.done():
             ended.cancel()
             self._stop_pumps()
