@@ -35,11 +35,11 @@ DEADLINE = 3 * 3600.0
 PYTEST = ".venv/bin/python -m pytest -p no:cacheprovider --color=no --tb=native"
 
 # What a node's kernel and init system decide. Pulls, archives, policies, documents and measurements are the
-# same everywhere, and take hours on an emulated processor.
+# same everywhere, and take hours on an emulated processor. What differs most comes first.
 SUITE_PATHS = (
+    "services/runtime/tests",
     "tests/integration",
     "tests/conformance",
-    "services/runtime/tests",
     "services/streaming/tests",
     "libs/linux/tests",
     "services/image/tests/rootfs",
@@ -69,7 +69,7 @@ def suite_files() -> list[str]:
 
 
 SUITE = f"""\
-export TRIPTYCH_PATIENCE={PATIENCE}
+export TRIPTYCH_PATIENCE={PATIENCE} TRIPTYCH_TELL_AT_ONCE=1
 {PYTEST} -v -o timeout={120 * PATIENCE} -m "integration and not node" {" ".join(suite_files())} \\
     --durations=30 --junit-xml="$RESULTS/junit.xml" 2>&1 | tee "$RESULTS/pytest.txt"
 exit ${{PIPESTATUS[0]}}

@@ -27,6 +27,20 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         "requires(*programs): needs programs of other packages; skipped without them, and failed in CI",
     )
+    if os.environ.get("TRIPTYCH_TELL_AT_ONCE"):
+        config.pluginmanager.register(_TellsAtOnce(config))
+
+
+class _TellsAtOnce:
+    """Shows a failure when it happens: a run of hours may be cut off before its summary."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        terminal = self._config.pluginmanager.getplugin("terminalreporter")
+        if report.failed and terminal is not None:
+            terminal.write_line(f"\n{report.longreprtext}\n{report.capstderr}")
 
 
 @pytest.hookimpl(tryfirst=True)
