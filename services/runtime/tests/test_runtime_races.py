@@ -529,6 +529,22 @@ async def test_a_network_that_is_not_given_back_keeps_its_namespace(node: Node, 
     assert steps.done[-4:-1] == ["network.teardown", "namespaces.destroy", "files.destroy"]
 
 
+async def test_an_end_is_told_once_though_the_first_stop_fails(node: Node, steps: Steps) -> None:
+    await a_pod(node)
+    steps.errors["network.teardown"] = Internal("no DEL")
+    request = cri.StopPodSandboxRequest(pod_sandbox_id=POD)
+    with node.events.subscribe() as events:
+        with pytest.raises(Internal, match="no DEL"):
+            await stop_pod_sandbox(node, request)
+        told = await asyncio.wait_for(anext(events), 60)
+        assert (told.container_id, told.container_event_type) == (POD, cri.CONTAINER_STOPPED_EVENT)
+        assert told.pod_sandbox_status.state == cri.SANDBOX_NOTREADY
+        steps.errors.clear()
+        await stop_pod_sandbox(node, request)
+        node.events.close()
+        assert [event async for event in events] == []
+
+
 async def test_a_removal_that_fails_is_shown_and_repeated(node: Node, steps: Steps) -> None:
     await a_pod(node)
     await a_container(node)

@@ -6,20 +6,23 @@ from typing import Any
 
 import msgspec
 
-from triptych_runtime.model import SandboxRecord
+from triptych_runtime.model import SandboxPhase, SandboxRecord
 from triptych_runtime.node import Node
 
 
-async def change(node: Node, sandbox_id: str, **fields: Any) -> SandboxRecord | None:
+async def change(
+    node: Node, sandbox_id: str, *, only: SandboxPhase | None = None, **fields: Any
+) -> SandboxRecord | None:
     """Replace fields of a sandbox's record as it is now, not as a caller once read it.
 
     Takes the sandbox's lock, so that no two changes are lost in each other.
 
-    :returns: the new record; None when the sandbox is gone, and stays gone.
+    :param only: change a sandbox of this phase only.
+    :returns: the new record; None when the sandbox is gone, and stays gone, or has another phase.
     """
     async with node.locks.hold(sandbox_id):
         current = node.state.sandboxes.get(sandbox_id)
-        if current is None:
+        if current is None or only not in (None, current.phase):
             return None
         changed = msgspec.structs.replace(current, **fields)
         if changed != current:

@@ -23,12 +23,22 @@ async def stop_sandbox(node: Node, record: SandboxRecord) -> None:
 
 
 async def _stop(node: Node, sandbox_id: str) -> None:
-    before = node.state.sandboxes.get(sandbox_id)
-    was_ready = before is not None and before.phase is SandboxPhase.READY
-    if was_ready:
-        # Not ready from here on: nothing can be created in it any more, whatever comes next.
-        await change(node, sandbox_id, phase=SandboxPhase.NOT_READY)
-        fault("stop_pod_sandbox.marked")
+    # Not ready from here on: nothing can be created in it any more, whatever comes next.
+    marked = await change(node, sandbox_id, only=SandboxPhase.READY, phase=SandboxPhase.NOT_READY)
+    try:
+        if marked is not None:
+            fault("stop_pod_sandbox.marked")
+        await _end(node, sandbox_id)
+        if marked is not None:
+            log.info("stopped pod sandbox", extra={"sandbox": sandbox_id})
+    finally:
+        # Told by the attempt that marked it, and so once, also when something is still to be given back.
+        record = node.state.sandboxes.get(sandbox_id)
+        if marked is not None and record is not None:
+            emit_sandbox(node, record, api_pb2.CONTAINER_STOPPED_EVENT)
+
+
+async def _end(node: Node, sandbox_id: str) -> None:
     node.flights.call_off(f"create {sandbox_id}_", SandboxNotReady(sandbox_id))
     await each(stop(node, container, 0) for container in node.state.containers_of(sandbox_id))
     fault("stop_pod_sandbox.containers")
@@ -36,9 +46,4 @@ async def _stop(node: Node, sandbox_id: str) -> None:
     if record is None:
         return
     await release_sandbox(node, record)
-    record = await change(
-        node, sandbox_id, network_ready=False, init_pid=0, init_start_ticks=0, namespaces={}
-    )
-    if was_ready and record is not None:
-        log.info("stopped pod sandbox", extra={"sandbox": record.id})
-        emit_sandbox(node, record, api_pb2.CONTAINER_STOPPED_EVENT)
+    await change(node, sandbox_id, network_ready=False, init_pid=0, init_start_ticks=0, namespaces={})
