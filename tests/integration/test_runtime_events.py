@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 from runtime.v1 import api_pb2 as cri
+from triptych_dev.kubelet import pod_config
 from triptych_dev.stack import Stack
 from triptych_dev.testing.driver import DEADLINE, Driver, wait_until
 
@@ -102,6 +105,30 @@ def check_statuses(client: Client, pod: str, container: str) -> None:
     assert container not in [s.id for s in by_kind[DELETED].containers_statuses]
     ends = [e for e in client.events if e.container_id == pod and e.container_event_type == STOPPED]
     assert ends[0].pod_sandbox_status.state == cri.SANDBOX_NOTREADY
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_pod_whose_init_dies_is_not_ready(driver: Driver, live_stack: Stack, restarted: bool) -> None:
+    config, app = pod_config("headless"), driver.config("app")
+    for security in (config.linux.security_context, app.linux.security_context):
+        security.namespace_options.pid = cri.POD
+    pod = driver.run(config)
+    container = driver.launch(pod, app)
+    if restarted:
+        live_stack.kill("runtime")
+        live_stack.start("runtime")
+    with live_stack.runtime() as stub:
+        stub.Version(cri.VersionRequest(), timeout=DEADLINE, wait_for_ready=True)
+        again, client = Driver(stub, driver.image), Client(stub)
+        os.kill(again.pod_info(pod)["pid"], signal.SIGKILL)
+        wait_until("its end is told", lambda: client.of(pod.id) == [(pod.id, STOPPED)])
+        request = cri.PodSandboxStatusRequest(pod_sandbox_id=pod.id)
+        assert stub.PodSandboxStatus(request, timeout=DEADLINE).status.state == cri.SANDBOX_NOTREADY
+        again.wait_exited(container)
+        again.stop_pod(pod)
+        again.remove_pod(pod)
+        wait_until("it is told to be gone", lambda: client.of(pod.id)[1:] == [(pod.id, DELETED)])
+        client.close()
 
 
 def test_a_client_that_does_not_read_holds_up_nobody(driver: Driver, live_stack: Stack) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -312,11 +313,11 @@ async def test_init_is_found_again(pods: PodNamespaces, state: Path) -> None:
 
     init = await PodInit(state).start(pinned, place)
     successor = PodInit(state)
-    assert successor.resume(init)
-    assert not successor.resume(InitProcess(init.pid, init.start_ticks + 1))
+    assert successor.resume(POD, init)
+    assert not successor.resume(POD, InitProcess(init.pid, init.start_ticks + 1))
     await successor.stop(init)
     await ended(init)
-    assert not successor.resume(init)
+    assert not successor.resume(POD, init)
     with pytest.raises(ProcessLookupError):
         pidfd.ProcessIdentity(init.pid, init.start_ticks).open()
     await pods.destroy(POD)
@@ -380,6 +381,26 @@ async def test_init_that_is_born_too_late_is_ended(
     async with asyncio.timeout(60 * PATIENCE):
         while not born or Path("/proc", str(born[0])).exists():
             await asyncio.sleep(0.01)
+    await pods.destroy(POD)
+
+
+async def test_the_end_of_an_init_is_told(pods: PodNamespaces, state: Path) -> None:
+    pinned = await pods.create(POD, NamespaceOptions())
+    told: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+
+    async def place(_pid: int) -> None:
+        pass
+
+    inits = PodInit(state, ended=lambda sandbox: told.put_nowait(("first", sandbox)))
+    init = await inits.start(pinned, place)
+    successor = PodInit(state, ended=lambda sandbox: told.put_nowait(("second", sandbox)))
+    for _ in range(2):
+        assert successor.resume(POD, init)
+    assert told.empty()
+    os.kill(init.pid, signal.SIGKILL)
+    async with asyncio.timeout(60 * PATIENCE):
+        assert sorted([await told.get(), await told.get()]) == [("first", POD), ("second", POD)]
+    assert told.empty()
     await pods.destroy(POD)
 
 

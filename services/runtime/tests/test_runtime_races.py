@@ -46,6 +46,7 @@ from triptych_runtime.rpc.start_container import start_container
 from triptych_runtime.rpc.stop_container import stop_container
 from triptych_runtime.rpc.stop_pod_sandbox import stop_pod_sandbox
 from triptych_runtime.rpc.update_pod_sandbox_resources import update_pod_sandbox_resources
+from triptych_runtime.sandboxes import on_init_end
 from triptych_runtime.settings import DeadlineSettings, Settings
 from triptych_runtime.spec import HostFacts
 from triptych_runtime.store import Database, State
@@ -543,6 +544,35 @@ async def test_an_end_is_told_once_though_the_first_stop_fails(node: Node, steps
         await stop_pod_sandbox(node, request)
         node.events.close()
         assert [event async for event in events] == []
+
+
+async def test_a_pod_whose_init_ends_is_not_ready_and_told_once(node: Node) -> None:
+    await a_pod(node)
+    with node.events.subscribe() as events:
+        for _ in range(2):
+            on_init_end(node, POD)
+            await node.flights.settled_below("lose ")
+        assert await stored(node) == ({POD: "notready"}, {})
+        assert node.state.sandboxes[POD].network_ready
+        with pytest.raises(SandboxNotReady):
+            await create_container(node, create_request())
+        await stop_pod_sandbox(node, cri.StopPodSandboxRequest(pod_sandbox_id=POD))
+        on_init_end(node, POD)
+        assert not len(node.flights)
+        node.events.close()
+        assert [event.container_event_type async for event in events] == [cri.CONTAINER_STOPPED_EVENT]
+
+
+async def test_an_init_that_ends_before_its_pod_is_ready(node: Node, steps: Steps) -> None:
+    gate = steps.hold("network.setup")
+    run = asyncio.create_task(run_pod_sandbox(node, run_request()))
+    await steps.begun["network.setup"].wait()
+    (sandbox_id,) = node.state.sandboxes
+    on_init_end(node, sandbox_id)
+    gate.set()
+    assert (await run).pod_sandbox_id == sandbox_id
+    await node.flights.settled_below("lose ")
+    assert node.state.sandboxes[sandbox_id].phase is SandboxPhase.NOT_READY
 
 
 async def test_a_removal_that_fails_is_shown_and_repeated(node: Node, steps: Steps) -> None:

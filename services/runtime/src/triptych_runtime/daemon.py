@@ -28,6 +28,7 @@ from triptych_runtime.readiness import Readiness
 from triptych_runtime.rpc.image_forward import SERVICE as IMAGE_SERVICE
 from triptych_runtime.rpc.image_forward import ImageForwarder
 from triptych_runtime.rpc.service import ENDLESS, SERVICE, add_to_server
+from triptych_runtime.sandboxes import on_init_end
 from triptych_runtime.settings import Settings
 from triptych_runtime.spec import HostFacts
 from triptych_runtime.stats import StatsCollector
@@ -130,6 +131,9 @@ async def _node(daemon: Daemon[Settings], images: grpc.aio.Channel, streaming: g
     def exited(found: Exit) -> None:
         on_exit(node, found)
 
+    def init_ended(sandbox_id: str) -> None:
+        on_init_end(node, sandbox_id)
+
     node = Node(
         settings=settings,
         paths=paths,
@@ -143,7 +147,7 @@ async def _node(daemon: Daemon[Settings], images: grpc.aio.Channel, streaming: g
         cgroups=cgroups,
         namespaces=namespaces,
         files=PodFiles(paths.state),
-        init=PodInit(paths.state, pods),
+        init=PodInit(paths.state, pods, ended=init_ended),
         network=Network(settings.network, paths.root),
         conmon=conmon,
         exits=ExitWatch(paths.exits, exited, clock.now),

@@ -29,13 +29,23 @@ _NOBODY = 65535
 
 
 class PodInit:
-    """Starts, finds and ends inits. They outlive the daemon; their pin is `<state>/ns/<id>/pid`."""
+    """Starts, finds and ends inits. They outlive the daemon; their pin is `<state>/ns/<id>/pid`.
 
-    def __init__(self, state_dir: Path, settings: NamespaceSettings | None = None) -> None:
+    :param ended: told the ID of a pod sandbox whose init has ended, whoever ended it.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        settings: NamespaceSettings | None = None,
+        *,
+        ended: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._pins = state_dir / "ns"
         # An empty directory that each init's own mount namespace has its root mounted on.
         self._empty = state_dir / "empty"
         self._settings = settings or NamespaceSettings()
+        self._ended = ended
         self._watched: set[ProcessIdentity] = set()
 
     async def start(
@@ -53,7 +63,7 @@ class PodInit:
             return await process.shielded(self._start(step, pinned, place, users), seconds)
         except BaseException as error:
             # It may be born, and stand nowhere yet. Where it does not end, the undo of its pod tries again.
-            with contextlib.suppress(InitFailed):
+            with contextlib.suppress(InitFailed, OSError):
                 await process.shielded(self.discard(pinned.sandbox_id), 2 * self._settings.deadline)
             if isinstance(error, TimeoutError):
                 raise InitFailed(f"{step}: no end after {seconds:g} s") from None
@@ -75,7 +85,7 @@ class PodInit:
         except triptych_errors.TriptychError as error:
             raise InitFailed(f"{step}: {error}") from error
         await asyncio.to_thread(namespaces.pin, Namespace.PID, pin, task=str(pid))
-        self._watch(identity)
+        self._watch(pinned.sandbox_id, identity)
         return InitProcess(identity.pid, identity.start_ticks)
 
     async def _born(self, step: str, pinned: PinnedNamespaces, user: int) -> int:
@@ -89,16 +99,9 @@ class PodInit:
             try:
                 return await asyncio.shield(task)
             except asyncio.CancelledError:
-                task.add_done_callback(self._end_late)
+                task.add_done_callback(_end_late)
                 raise
         return await self._born_in_user_namespace(step, [sandbox_id, str(user), program, root, *paths])
-
-    def _end_late(self, birth: asyncio.Task[int]) -> None:
-        if birth.cancelled() or birth.exception() is not None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            self._watch(ProcessIdentity.of(birth.result()))
-            os.kill(birth.result(), signal.SIGKILL)
 
     async def _born_in_user_namespace(self, step: str, arguments: list[str]) -> int:
         """A helper process enters the user namespace and leaves the init as an orphan."""
@@ -129,10 +132,10 @@ class PodInit:
     def _pin(self, sandbox_id: str) -> Path:
         return self._pins / sandbox_id / _make.FILES[Namespace.PID]
 
-    def resume(self, init: InitProcess) -> bool:
+    def resume(self, sandbox_id: str, init: InitProcess) -> bool:
         """Take up an init again after a restart of the daemon; returns whether it still runs."""
         try:
-            self._watch(init.identity)
+            self._watch(sandbox_id, init.identity)
         except ProcessLookupError:
             return False
         return True
@@ -155,21 +158,17 @@ class PodInit:
         finally:
             os.close(fd)
 
-    def _watch(self, identity: ProcessIdentity) -> None:
-        """Reap it when it ends, where it is our child (it is not after a restart)."""
+    def _watch(self, sandbox_id: str, identity: ProcessIdentity) -> None:
+        """:raises ProcessLookupError: when it has ended already."""
         if identity in self._watched:
             return
-        fd = identity.open()
-        loop = asyncio.get_running_loop()
-        self._watched.add(identity)
 
         def ended() -> None:
-            loop.remove_reader(fd)
-            os.close(fd)
             self._watched.discard(identity)
-            _reap(identity.pid)
+            self._ended(sandbox_id)
 
-        loop.add_reader(fd, ended)
+        _when_ended(identity, ended)
+        self._watched.add(identity)
 
 
 def _born_here(sandbox_id: str, program: str, root: str, paths: list[str], user: int) -> int:
@@ -190,6 +189,31 @@ def _born_here(sandbox_id: str, program: str, root: str, paths: list[str], user:
     # `_watch` reaps it; a Popen that goes away would try to as well.
     child.returncode = 0
     return child.pid
+
+
+def _end_late(birth: asyncio.Task[int]) -> None:
+    if birth.cancelled() or birth.exception() is not None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        _when_ended(ProcessIdentity.of(birth.result()), lambda: None)
+        os.kill(birth.result(), signal.SIGKILL)
+
+
+def _when_ended(identity: ProcessIdentity, tell: Callable[[], None]) -> None:
+    """Reap an init when it ends, where it is our child (it is not after a restart), and tell of it.
+
+    :raises ProcessLookupError: when it has ended already.
+    """
+    fd = identity.open()
+    loop = asyncio.get_running_loop()
+
+    def ended() -> None:
+        loop.remove_reader(fd)
+        os.close(fd)
+        _reap(identity.pid)
+        tell()
+
+    loop.add_reader(fd, ended)
 
 
 def _reap(pid: int) -> None:

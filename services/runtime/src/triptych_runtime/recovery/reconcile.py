@@ -206,7 +206,9 @@ async def _check(node: Node, record: SandboxRecord) -> None:
     missing = sorted(set(record.namespaces) - set(pinned))
     if missing:
         problem = f"its namespaces are gone: {', '.join(missing)}"
-    elif record.init_pid and not node.init.resume(InitProcess(record.init_pid, record.init_start_ticks)):
+    elif record.init_pid and not node.init.resume(
+        record.id, InitProcess(record.init_pid, record.init_start_ticks)
+    ):
         problem = "its init process is gone"
     if problem:
         log.warning("a sandbox is not ready any more", extra={"sandbox": record.id, "problem": problem})

@@ -1,6 +1,7 @@
-"""What several RPCs do with sandboxes: options from the request, changing, stopping, discarding."""
+"""What several RPCs do with sandboxes: options from the request, changing, losing, stopping, discarding."""
 
 from triptych_runtime.sandboxes.change import change
+from triptych_runtime.sandboxes.lose import on_init_end
 from triptych_runtime.sandboxes.options import attachment, files_options, namespace_options, user_mappings
 from triptych_runtime.sandboxes.release import discard_sandbox
 from triptych_runtime.sandboxes.remove import remove_sandbox
@@ -12,6 +13,7 @@ __all__ = [
     "discard_sandbox",
     "files_options",
     "namespace_options",
+    "on_init_end",
     "remove_sandbox",
     "stop_sandbox",
     "user_mappings",
