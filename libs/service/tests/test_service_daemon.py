@@ -319,6 +319,37 @@ async def test_socket_activation_serves_the_passed_socket(start: Start, tmp_path
         assert (await early)["greeting"] == "hello"
 
 
+async def test_instances_that_share_a_socket_have_an_address_each(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    path = tmp_path / "a" / "sample.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(64)
+
+        def addresses() -> set[str]:
+            return {found.name for found in path.parent.glob("sample.sock.*[0-9]")}
+
+        first = await asyncio.to_thread(start, sockets={"grpc": listener})
+        first.process.kill()
+        first.process.wait()
+        assert addresses() == {f"sample.sock.{first.process.pid}"}, "nobody could remove it"
+        started = [await asyncio.to_thread(start, sockets={"grpc": listener}) for _ in range(2)]
+        pids = [daemon.process.pid for daemon in started]
+        assert addresses() == {f"sample.sock.{pid}" for pid in pids}
+        for pid in pids:
+            own = path.with_name(f"sample.sock.{pid}")
+            assert stat.S_IMODE(own.stat().st_mode) == 0o600
+            async with connect(str(own)) as channel:
+                stub: Any = health_pb2_grpc.HealthStub(channel)
+                call = stub.Check(health_pb2.HealthCheckRequest())
+                assert dict(await call.initial_metadata())["triptych-pid"] == str(pid)
+        assert started[0].stop() == 0
+        assert addresses() == {f"sample.sock.{pids[1]}"}
+        assert (await ask(path))["greeting"] == "hello"
+        assert started[1].stop() == 0
+        assert addresses() == set() and path.exists()
+
+
 def test_command_line(tmp_path: Path) -> None:
     def call(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -3,6 +3,9 @@
 gRPC unlinks whatever socket lies at the path it binds, so liveness is settled before it may try: a lock file
 beside the socket is held for the daemon's life, and a socket that answers belongs to somebody. The server
 binds a private name, which is renamed over the public one, so clients never meet a half-open path.
+
+A socket that the service manager passes may be passed to several instances, and the kernel chooses among
+them. So each of these also serves an address of its own, `PATH.PID`, for who wants to ask just this one.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import glob
 import os
 import socket
 import stat
@@ -39,6 +43,7 @@ class SocketPath:
         self._lock: int | None = None
         self._inode: tuple[int, int] | None = None
         self._adopted: adoption.Adopted | None = None
+        self._own: Path | None = None
 
     @property
     def private(self) -> Path:
@@ -98,37 +103,45 @@ class SocketPath:
 
     def bind(self, add_port: Callable[[str], int]) -> None:
         """Let `add_port` (of a gRPC server) bind, closed to others from its first moment, and publish it."""
-        private = self._bind_private(add_port)
+        private = self._bind(add_port, self.private)
         found = private.lstat()
         self._inode = (found.st_dev, found.st_ino)
         private.rename(self.path)
 
     def bind_passed(self, add_port: Callable[[str], int], descriptor: int) -> None:
         """Let the gRPC server serve the listening socket that the service manager passed."""
-        private = self._bind_private(add_port)
+        private = self._bind(add_port, self.private)
         try:
             self._adopted = adoption.adopt(descriptor, private)
         finally:
             private.unlink(missing_ok=True)
+        self._forget_killed()
+        self._own = self._bind(add_port, self.path.with_name(f"{self.path.name}.{os.getpid()}"))
+
+    def _forget_killed(self) -> None:
+        """Remove the own addresses of instances that could not do so."""
+        for left in self.path.parent.glob(f"{glob.escape(self.path.name)}.*"):
+            pid = left.name.rpartition(".")[2]
+            if pid.isdecimal() and not Path(f"/proc/{pid}").exists():
+                left.unlink(missing_ok=True)
 
     def before_stop(self) -> None:
         """Call before the gRPC server stops: a passed socket goes on listening for the next daemon."""
         if self._adopted is not None:
             self._adopted.give_back()
 
-    def _bind_private(self, add_port: Callable[[str], int]) -> Path:
-        private = self.private
-        private.unlink(missing_ok=True)
+    def _bind(self, add_port: Callable[[str], int], path: Path) -> Path:
+        path.unlink(missing_ok=True)
         before = os.umask(0o177)
         try:
-            bound = add_port(f"unix:{private}")
+            bound = add_port(f"unix:{path}")
         except RuntimeError as error:
             raise SocketUnusable(f"socket {self.path}: {error}") from None
         finally:
             os.umask(before)
         if not bound:
-            raise SocketUnusable(f"socket {self.path} cannot be bound")
-        return private
+            raise SocketUnusable(f"socket {path} cannot be bound")
+        return path
 
     def release(self) -> None:
         """Remove the socket if it is still this one, and let the lock go."""
@@ -138,6 +151,9 @@ class SocketPath:
                 if (found.st_dev, found.st_ino) == self._inode:
                     self.path.unlink()
             self._inode = None
+        if self._own is not None:
+            self._own.unlink(missing_ok=True)
+            self._own = None
         if self._lock is not None:
             # The lock file stays: removing it would let two daemons hold locks on two files of one name.
             os.close(self._lock)
