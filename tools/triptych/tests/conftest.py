@@ -27,10 +27,11 @@ class Health:
     """grpc.health.v1 as the daemons answer it."""
 
     asked = 0
+    pid = os.getpid()
 
     def Check(self, request: Any, context: grpc.ServicerContext) -> Any:
         self.asked += 1  # so a reload that is waited for comes at the next question
-        about = {"version": "9.8.7", "pid": str(os.getpid()), "reloads": str(self.asked)}
+        about = {"version": "9.8.7", "pid": str(self.pid), "reloads": str(self.asked)}
         context.send_initial_metadata(tuple((f"triptych-{key}", value) for key, value in about.items()))
         return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
 
@@ -191,9 +192,15 @@ class FakeImages(api_pb2_grpc.ImageServiceServicer, image_pb2_grpc.ImageAdminSer
 
 
 class FakeStreaming(streaming_pb2_grpc.StreamingServiceServicer):
+    """:param active: the ID of the one session that runs here; another one waits for any instance."""
+
+    def __init__(self, active: str = "7", waiting: str = "") -> None:
+        self.active = active
+        self.waiting = waiting
+
     def ListSessions(self, request: Any, context: Any) -> streaming_pb2.ListSessionsResponse:
         session = streaming_pb2.Session(
-            id="7",
+            id=self.active,
             kind=streaming_pb2.SESSION_KIND_PORT_FORWARD,
             target=streaming_pb2.Target(pod_namespace="default", pod_name="shop"),
             active=True,
@@ -201,7 +208,8 @@ class FakeStreaming(streaming_pb2_grpc.StreamingServiceServicer):
             created_at=time.time_ns() - 10**9,
             bytes_in=2048,
         )
-        return streaming_pb2.ListSessionsResponse(sessions=[session])
+        waiting = [streaming_pb2.Session(id=self.waiting)] if self.waiting else []
+        return streaming_pb2.ListSessionsResponse(sessions=[session, *waiting])
 
 
 @dataclass
@@ -237,15 +245,24 @@ class Node:
         captured = self.capfd.readouterr()
         return Result(int(ended.value.code or 0), captured.out, captured.err)
 
+    def add_streaming(self, pid: int, active: str = "7", waiting: str = "") -> None:
+        """Another streaming instance, with an address of its own."""
+        streaming = FakeStreaming(active, waiting)  # type: ignore[abstract]
+        self.servers[f"streaming.{pid}"] = _serve(
+            self.directory / f"streaming.sock.{pid}",
+            lambda s: streaming_pb2_grpc.add_StreamingServiceServicer_to_server(streaming, s),
+            pid=pid,
+        )
+
     def stop(self, name: str) -> None:
         """Let one daemon be down."""
         self.servers[name].stop(None).wait()
 
 
-def _serve(path: Path, *register: Callable[[grpc.Server], None]) -> grpc.Server:
+def _serve(path: Path, *register: Callable[[grpc.Server], None], pid: int = os.getpid()) -> grpc.Server:
     server = grpc.server(ThreadPoolExecutor(max_workers=8))
     handler: Any = health_pb2_grpc
-    handler.add_HealthServicer_to_server(type("H", (Health, handler.HealthServicer), {})(), server)
+    handler.add_HealthServicer_to_server(type("H", (Health, handler.HealthServicer), {"pid": pid})(), server)
     for add in register:
         add(server)
     server.add_insecure_port(f"unix:{path}")

@@ -34,6 +34,22 @@ def test_the_same_as_json(node: Any) -> None:
     assert json.loads(node.run("--output", "json", "status").out)["healthy"] is True
 
 
+def test_every_streaming_instance_is_asked(node: Any) -> None:
+    # No processes have these numbers: they are above the kernel's limit.
+    node.add_streaming(4194401, "a", waiting="b")
+    node.add_streaming(4194402, "b", waiting="c")
+    (node.directory / "streaming.sock.4194403").touch()
+    (node.directory / "streaming.sock.lock").touch()
+    document = json.loads(node.run("status", "-o", "json").out)
+    pids = [daemon["pid"] for daemon in document["daemons"] if daemon["name"] == "streaming"]
+    assert pids == [4194401, 4194402]
+    sessions = {session["id"]: session["active"] for session in document["streaming"]["sessions"]}
+    assert sessions == {"a": True, "b": True, "c": False}, "b was claimed between the two questions"
+    node.stop("streaming.4194401")
+    alone = json.loads(node.run("status", "-o", "json").out)
+    assert [daemon["socket"] for daemon in alone["daemons"]][2] == f"{node.directory}/streaming.sock"
+
+
 def test_a_daemon_that_is_down_is_told_with_its_remedy(node: Any) -> None:
     node.stop("streaming")
     done = node.run("status")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from rich.console import Console
+from triptych_cli.context import DaemonName
+from triptych_cli.doctor import configured
 from triptych_cli.trace.collector import Collector
 from triptych_cli.trace.model import Span
 from triptych_cli.trace.tree import render, walk
@@ -114,9 +117,34 @@ def test_a_request_is_traced_and_the_drop_ins_are_gone_after(
     assert done.status == 1 and "no daemon sent a span" in done.err, "the fakes send none"
     assert len(during) == 3 and all('endpoint = "http://127.0.0.1:' in text for text in during)
     assert len(reloads) == 6
-    assert list(config.rglob("*")) == []
+    assert not config.exists()
     version, trace, parent, flags = node.runtime.metadata["traceparent"].split("-")
     assert (version, flags, len(trace), len(parent)) == ("00", "01", 32, 16)
+
+
+def test_every_streaming_instance_reloads(node: Any, tmp_path: Path, reloads: list[int]) -> None:
+    node.add_streaming(4194401)
+    node.add_streaming(4194402)
+    node.run("trace", "--config-dir", str(tmp_path / "etc"), "status")
+    assert sorted(reloads[:4]) == [os.getpid(), os.getpid(), 4194401, 4194402]
+    assert len(reloads) == 8
+
+
+def test_tracing_wins_over_other_drop_ins_and_leaves_their_directories(
+    node: Any, tmp_path: Path, reloads: list[int]
+) -> None:
+    config = tmp_path / "etc"
+    (config / "image.toml.d").mkdir(parents=True)
+    (config / "runtime.toml.d").mkdir()
+    telemetry = config / "runtime.toml.d/telemetry.toml"
+    telemetry.write_text('[telemetry]\nendpoint = "http://collector.test:4317"\nsample_ratio = 0.05\n')
+    during: list[dict[str, Any]] = []
+    node.runtime.on_status = lambda: during.append(configured.read(config)[DaemonName.RUNTIME])
+    node.run("trace", "--config-dir", str(config), "status")
+    assert during[0]["telemetry"]["endpoint"].startswith("http://127.0.0.1:")
+    assert during[0]["telemetry"]["sample_ratio"] == 1.0
+    left = {str(path.relative_to(config)) for path in config.rglob("*")}
+    assert left == {"image.toml.d", "runtime.toml.d", "runtime.toml.d/telemetry.toml"}
 
 
 def test_the_request_waits_until_every_daemon_has_reloaded(

@@ -142,6 +142,7 @@ def _configuration(daemon: DaemonName) -> Iterator[Piece]:
 
 def _questions(context: Context) -> dict[str, Callable[[], Any]]:
     """RPCs whose answers help; none changes anything."""
+    from triptych_cli.instances import instances
     from triptych_cli.status.collect import collect
     from triptych_cli.status.document import document
     from triptych_cli.trace.request import Recorder, call
@@ -159,7 +160,10 @@ def _questions(context: Context) -> dict[str, Callable[[], Any]]:
         "daemons/images.json": rpc(f"{image}/ListImages"),
         "daemons/image-disk.json": rpc(f"{image}/ImageFsInfo"),
         "daemons/root-filesystems.json": rpc("triptych.rootfs.v1.RootfsService/ListRootfs"),
-        "daemons/sessions.json": rpc("triptych.streaming.v1.StreamingService/ListSessions"),
+        "daemons/sessions.json": lambda: [
+            call(each, Recorder(), "triptych.streaming.v1.StreamingService/ListSessions", "{}")
+            for each in instances(context, DaemonName.STREAMING)
+        ],
     }
 
 

@@ -1,4 +1,4 @@
-"""Asking the three daemons, all at once, each under its own deadline."""
+"""Asking the three daemons, each of their instances, all at once, each under its own deadline."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from triptych.streaming.v1 import streaming_pb2, streaming_pb2_grpc
 
 from triptych_cli.context import Context, DaemonName
 from triptych_cli.errors import CliError
+from triptych_cli.instances import instances
 from triptych_cli.rpc import channel
 from triptych_cli.status import process
 from triptych_cli.status.model import (
@@ -39,15 +40,21 @@ _PULLS_SECONDS = 0.3
 def collect(context: Context) -> Node:
     """Look at everything; what does not answer is part of the answer."""
     with ThreadPoolExecutor(max_workers=6) as pool:
-        daemons = [pool.submit(daemon, context, name) for name in DaemonName]
+        daemons = [
+            pool.submit(daemon, each, name) for name in DaemonName for each in instances(context, name)
+        ]
         problems: list[str] = []
-        parts = (
-            pool.submit(_part, runtime, context, problems),
-            pool.submit(_part, images, context, problems),
-            pool.submit(_part, streaming, context, problems),
-        )
+        pods = pool.submit(_part, runtime, context, problems)
+        stored = pool.submit(_part, images, context, problems)
+        streams = [
+            pool.submit(_part, streaming, each, problems)
+            for each in instances(context, DaemonName.STREAMING)
+        ]
         looked = tuple(future.result() for future in daemons)
-        return Node(looked, parts[0].result(), parts[1].result(), parts[2].result(), tuple(problems))
+        told = [part for part in (future.result() for future in streams) if part is not None]
+        return Node(
+            looked, pods.result(), stored.result(), _together(told) if told else None, tuple(problems)
+        )
 
 
 def _part(ask: Callable[[Context], T], context: Context, problems: list[str]) -> T | None:
@@ -180,7 +187,7 @@ def pull_of(progress: image_pb2.PullProgress) -> Pull:
 
 
 def streaming(context: Context) -> Streaming:
-    """Sessions that run or wait for their client.
+    """Sessions that run in one instance or wait for their client.
 
     :raises CliError: the streaming daemon does not answer.
     """
@@ -188,6 +195,13 @@ def streaming(context: Context) -> Streaming:
         stub = streaming_pb2_grpc.StreamingServiceStub(opened)
         listed = stub.ListSessions(streaming_pb2.ListSessionsRequest(), timeout=context.timeout).sessions
     return Streaming(tuple(_session(session) for session in listed))
+
+
+def _together(told: list[Streaming]) -> Streaming:
+    """Each instance tells the sessions that it runs, and all that wait."""
+    sessions = [session for part in told for session in part.sessions]
+    found = {session.id: session for session in sorted(sessions, key=lambda session: session.active)}
+    return Streaming(tuple(found.values()))
 
 
 def _session(session: streaming_pb2.Session) -> Session:

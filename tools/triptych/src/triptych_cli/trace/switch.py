@@ -11,16 +11,31 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from triptych_cli.context import Context, DaemonName
 from triptych_cli.errors import CliError
+from triptych_cli.instances import instances
 from triptych_cli.status.collect import daemon as look
 from triptych_cli.status.collect import reloads
 
-_DROP_IN = "99-trace.toml"
+_DROP_IN = "~trace.toml"
+"""The last in the order of names, in which later drop-ins win, whatever others are called."""
 _LONGEST = 30.0
 """Seconds that all daemons together get to read their configuration again; a busy node takes some."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """One process of a daemon.
+
+    :param context: with the address of just this one.
+    """
+
+    name: DaemonName
+    context: Context
+    pid: int
 
 
 @contextlib.contextmanager
@@ -30,50 +45,55 @@ def tracing(context: Context, endpoint: str, directory: Path) -> Iterator[None]:
     :param directory: where the daemons' configuration is; /etc/triptych.
     :raises CliError: no daemon runs, or the files cannot be written.
     """
-    pids = {name: look(context, name).pid for name in DaemonName}
-    running = {name: pid for name, pid in pids.items() if pid}
+    running = [
+        _Running(name, each, pid)
+        for name in DaemonName
+        for each in instances(context, name)
+        if (pid := look(each, name).pid)
+    ]
     if not running:
         raise CliError("no daemon's process was found", hint="triptych status")
-    written: list[Path] = []
-    try:
-        for name in running:
-            path = directory / f"{name.value}.toml.d" / _DROP_IN
-            written.append(path)
-            _write(path, endpoint)
-        _reload(context, running)
+    with contextlib.ExitStack() as undo:
+        undo.callback(_reload, running)
+        for name in sorted({each.name.value for each in running}):
+            _write(directory / f"{name}.toml.d" / _DROP_IN, endpoint, undo)
+        _reload(running)
         yield
-    finally:
-        for path in written:
-            path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
-                path.parent.rmdir()
-        _reload(context, running)
 
 
-def _write(path: Path, endpoint: str) -> None:
+def _write(path: Path, endpoint: str, undo: contextlib.ExitStack) -> None:
     head = "# Written by `triptych trace`, which removes it.\n[telemetry]\n"
     text = f'{head}endpoint = "{endpoint}"\nsample_ratio = 1.0\n'
     try:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        for missing in reversed([parent for parent in path.parents if not parent.exists()]):
+            missing.mkdir(mode=0o755)
+            undo.callback(_rmdir, missing)
+        undo.callback(path.unlink, missing_ok=True)
         path.write_text(text)
     except OSError as error:
         raise CliError(f"{path}: {error.strerror}", hint="run as root: sudo triptych trace ...") from None
 
 
-def _reload(context: Context, running: dict[DaemonName, int]) -> None:
+def _rmdir(made: Path) -> None:
+    """Remove a directory that was made here, unless somebody has put something there meanwhile."""
+    with contextlib.suppress(OSError):
+        made.rmdir()
+
+
+def _reload(running: list[_Running]) -> None:
     """Have all reload, and wait until they have; one that went away meanwhile is not waited for."""
     ends = time.monotonic() + _LONGEST
-    before = {name: _reloads(context, name) for name in running}
-    for pid in running.values():
+    before = [(each, _reloads(each)) for each in running]
+    for each in running:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGHUP)
-    for name, count in before.items():
-        while count is not None and _reloads(context, name) == count and time.monotonic() < ends:
+            os.kill(each.pid, signal.SIGHUP)
+    for each, count in before:
+        while count is not None and _reloads(each) == count and time.monotonic() < ends:
             time.sleep(0.05)
 
 
-def _reloads(context: Context, name: DaemonName) -> int | None:
+def _reloads(running: _Running) -> int | None:
     try:
-        return reloads(context, name)
+        return reloads(running.context, running.name)
     except CliError:
         return None
