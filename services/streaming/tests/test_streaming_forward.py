@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
+from triptych.streaming.v1 import streaming_pb2 as pb
 from triptych_dev import streamclient as client
 from triptych_linux.namespaces import Namespace, enter, in_thread
 
@@ -102,6 +104,50 @@ async def test_connections_of_all_sessions_are_limited(start_streaming, containe
         again = await second.connect(port)
         await again.data.write(b"x")
         assert await again.data.read() == b"x"
+
+
+async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Takes no more than the kernel and this side's buffer do."""
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.Event().wait()
+    writer.close()
+
+
+async def test_a_port_that_does_not_read_stops_no_other(start_streaming, container, listen) -> None:
+    daemon = start_streaming("[limits]\nforward_backlog_bytes = 1000000000\n")
+    silent, port = await listen(deaf), await listen(mirror)
+    url = daemon.stub.OpenPortForward(container.forward_request()).url
+    async with client.portforward_spdy(url) as forwarder:
+        stuck = await forwarder.connect(silent)
+        for _ in range(1000):  # more than the kernel takes
+            await stuck.data.write(bytes(1 << 15))
+        other = await forwarder.connect(port)
+        await other.data.write(b"through")
+        assert await other.data.read_until(b"through") == b"through"
+
+
+async def test_what_waits_for_a_port_is_bounded(start_streaming, container, listen) -> None:
+    daemon = start_streaming("[limits]\nforward_backlog_bytes = 65536\n")
+    silent = await listen(deaf)
+    url = daemon.stub.OpenPortForward(container.forward_request()).url
+    async with client.portforward_spdy(url) as forwarder:
+        stuck = await forwarder.connect(silent)
+
+        async def flood() -> None:
+            while True:
+                await stuck.data.write(bytes(1 << 15))
+
+        task = asyncio.ensure_future(flood())
+        seen = -1
+        while seen != (seen := moved(daemon)):
+            await asyncio.sleep(1)
+        assert seen < 32 << 20
+        task.cancel()
+
+
+def moved(daemon) -> int:
+    sessions = daemon.stub.ListSessions(pb.ListSessionsRequest()).sessions
+    return sum(each.bytes_in for each in sessions if each.active)
 
 
 async def test_nobody_listens(daemon, container, listen) -> None:

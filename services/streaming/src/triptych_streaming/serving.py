@@ -129,7 +129,9 @@ class Server:
         forward = ForwardSession(
             wire,
             protocol,
-            ForwardLimits(limits.stream_buffer_bytes, timeouts.creation, timeouts.idle),
+            ForwardLimits(
+                limits.stream_buffer_bytes, limits.forward_backlog_bytes, timeouts.creation, timeouts.idle
+            ),
             active.traffic,
             lambda port: dial(session.network_namespace, port, deadline=timeouts.dial),
             self._forwarded,

@@ -84,6 +84,12 @@ class LimitSettings(Table):
         "Bytes kept for a reader that lags, per stream, before its writer is stopped.",
         reload=Reload.LIVE,
     )
+    forward_backlog_bytes: Annotated[int, Meta(ge=0, le=1 << 30)] = setting(
+        1 << 20,
+        "Bytes kept for the connections of a port-forward session whose ports lag; above it the client "
+        "waits, and all connections of the session with it.",
+        reload=Reload.LIVE,
+    )
     message_bytes: Annotated[int, Meta(ge=65536, le=1 << 30)] = setting(
         4 << 20,
         "Largest WebSocket frame taken from a client; its bytes are passed on as they come.",

@@ -24,6 +24,7 @@ from triptych_streaming.protocol.forward import (
 from triptych_streaming.protocol.status import Outcome
 from triptych_streaming.server.wire import Wire
 from triptych_streaming.traffic import Traffic
+from triptych_streaming.workers.pair import Pair
 from triptych_streaming.workers.pump import Sink, Source, sender_of
 from triptych_streaming.workers.quota import Quota
 
@@ -37,35 +38,9 @@ class ForwardLimits:
     """See the settings of these names; bytes and seconds."""
 
     buffer: int
+    backlog: int
     creation: float
     idle: float
-
-
-class _Pair:
-    """One forwarded connection.
-
-    :ivar early: what the client sent before the port answered.
-    """
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-        self.task: asyncio.Task[None] | None = None
-        self.socket: socket.socket | None = None
-        self.source: Source | None = None
-        self.sink: Sink | None = None
-        self.early = bytearray()
-        self.client_ended = False
-        self.port_ended = False
-
-    def close(self) -> None:
-        if self.task is not None:
-            self.task.cancel()
-        if self.source is not None:
-            self.source.close()
-        if self.sink is not None:
-            self.sink.close()
-        if self.socket is not None:
-            self.socket.close()
 
 
 class ForwardSession:
@@ -91,7 +66,8 @@ class ForwardSession:
         self._quota = quota
         self._loop = asyncio.get_running_loop()
         self._gone: asyncio.Future[str] = self._loop.create_future()
-        self._pairs: dict[str, _Pair] = {}
+        self._pairs: dict[str, Pair] = {}
+        self._lagging: set[Pair] = set()
         self._tasks: asyncio.TaskGroup | None = None
 
     async def run(self, early: bytes) -> Outcome:
@@ -170,10 +146,10 @@ class ForwardSession:
                 event.pair, f"port {event.port}: this node has too many forwarded connections"
             )
             return
-        pair = self._pairs[event.pair] = _Pair(event.port)
+        pair = self._pairs[event.pair] = Pair(event.port)
         pair.task = self._tasks.create_task(self._connect(event.pair, pair), name="forward")
 
-    async def _connect(self, name: str, pair: _Pair) -> None:
+    async def _connect(self, name: str, pair: Pair) -> None:
         try:
             connected = await self._dial(pair.port)
         except (TriptychError, OSError) as error:
@@ -192,12 +168,12 @@ class ForwardSession:
             connected.fileno(),
             sender_of(connected),
             limit=self._limits.buffer,
-            on_full=lambda: self._wire.hold(pair),
-            on_room=lambda: self._wire.release(pair),
+            on_full=lambda: self._lags(pair),
+            on_room=lambda: self._keeps_up(pair),
             on_closed=lambda: self._half_close(name, pair),
         )
-        self._wire.release(pair)
         early, pair.early = pair.early, bytearray()
+        self._keeps_up(pair)
         pair.sink.write(early)
         if pair.client_ended:
             pair.sink.end()
@@ -214,7 +190,23 @@ class ForwardSession:
             return
         pair.early += data
         if len(pair.early) > self._limits.buffer:
-            self._wire.hold(pair)
+            self._lags(pair)
+
+    def _lags(self, pair: Pair) -> None:
+        self._lagging.add(pair)
+        self._weigh()
+
+    def _keeps_up(self, pair: Pair) -> None:
+        if pair in self._lagging:
+            self._lagging.discard(pair)
+            self._weigh()
+
+    def _weigh(self) -> None:
+        """Read the client, unless too much waits: one connection cannot be held alone."""
+        if sum(pair.waiting for pair in self._lagging) > self._limits.backlog:
+            self._wire.hold(self)
+        else:
+            self._wire.release(self)
 
     def _client_end(self, name: str) -> None:
         pair = self._pairs.get(name)
@@ -223,7 +215,7 @@ class ForwardSession:
             if pair.sink is not None:
                 pair.sink.end()
 
-    def _half_close(self, name: str, pair: _Pair) -> None:
+    def _half_close(self, name: str, pair: Pair) -> None:
         """All that the client sent was passed on, or the port takes no more."""
         assert pair.socket is not None
         with contextlib.suppress(OSError):
@@ -242,7 +234,7 @@ class ForwardSession:
                 if pair.source is not None:
                     pair.source.pause()
 
-    def _port_end(self, name: str, pair: _Pair) -> None:
+    def _port_end(self, name: str, pair: Pair) -> None:
         assert pair.source is not None and pair.sink is not None
         if pair.source.error is not None:
             reason = os.strerror(pair.source.error.errno or 0)
@@ -277,7 +269,7 @@ class ForwardSession:
         pair = self._pairs.pop(name, None)
         if pair is not None:
             pair.close()
-            self._wire.release(pair)
+            self._keeps_up(pair)
             self._quota.give()
 
     def _flush(self) -> None:
