@@ -181,6 +181,29 @@ async def test_the_metrics_endpoint_on_a_unix_socket_is_private(start: Start, tm
     assert not path.exists()
 
 
+async def test_a_unix_socket_in_use_is_waited_for_and_nobody_takes_anothers(
+    start: Start, tmp_path: Path
+) -> None:
+    path = tmp_path / "metrics.sock"
+    config = f'[metrics]\naddress = "unix:{path}"\n'
+    first, second = start(config), start(config, name="b")
+    assert any("metrics are not served yet" in line["message"] for line in second.lines())
+    reader, writer = await asyncio.open_unix_connection(path)
+    writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
+    assert "process_start_time_seconds" in (await reader.read()).decode()
+    writer.close()
+    first.process.kill()  # leaves its socket
+    first.process.wait()
+    await asyncio.to_thread(second.wait_for, "serving metrics")
+    third = start(config, name="c")
+    path.unlink()  # by hand: what comes in its place is the third's
+    await asyncio.to_thread(third.wait_for, "serving metrics")
+    assert await asyncio.to_thread(second.stop) == 0
+    assert path.is_socket()
+    assert await asyncio.to_thread(third.stop) == 0
+    assert not path.exists()
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:notaport", "127.0.0.1", "foo", ":65536"])
 def test_a_metrics_address_that_is_none_is_named(start: Start, address: str) -> None:
     daemon = start(f'[metrics]\naddress = "{address}"\n', wait=False)

@@ -8,9 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import fcntl
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+import socket
+import stat
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -60,6 +63,7 @@ class _Endpoint:
         self._address = address
         self._registry = registry
         self._server: asyncio.Server | None = None
+        self._bound: tuple[int, int] | None = None
         self._closed = False
 
     async def keep_starting(self) -> None:
@@ -85,15 +89,22 @@ class _Endpoint:
         server, self._server = self._server, None
         if server is None:
             return
+        # The path first: behind a server that is closed it would be taken for one that was left.
         name = server.sockets[0].getsockname()
-        server.close()
         if isinstance(name, str):
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(name)
+                if _inode(name) == self._bound:
+                    os.unlink(name)
+        server.close()
 
     async def _listen(self) -> asyncio.Server:
         try:
-            return await _listen(self._address, self._handle)
+            place = parse(self._address)
+            if not isinstance(place, str):
+                return await asyncio.start_server(self._handle, *place, limit=_REQUEST_BYTES)
+            bound = _bind(place)
+            self._bound = _inode(place)
+            return await asyncio.start_unix_server(self._handle, sock=bound, limit=_REQUEST_BYTES)
         except OSError as error:
             kind = EndpointTaken if error.errno == errno.EADDRINUSE else EndpointUnusable
             raise kind(f"metrics.address {self._address!r} cannot be served: {error}") from None
@@ -109,9 +120,6 @@ class _Endpoint:
                 writer.write(await _answer(head, self._registry))
                 await writer.drain()
         writer.close()
-
-
-Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 def parse(address: str) -> str | tuple[str | None, int]:
@@ -130,16 +138,45 @@ def parse(address: str) -> str | tuple[str | None, int]:
     return host.strip("[]") or None, int(port)
 
 
-async def _listen(address: str, handle: Handler) -> asyncio.Server:
-    place = parse(address)
-    if isinstance(place, str):
-        # Same-directory rename is not needed here: whoever may read the directory gains only metrics.
+def _bind(path: str) -> socket.socket:
+    """A socket that listens on a path, closed to others from its first moment.
+
+    :raises OSError: EADDRINUSE while another process serves the path, or is about to.
+    """
+    # Between the look at the path and the new socket on it nobody else may find it unserved.
+    directory = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)) from None
+        if _left_behind(path):
+            os.unlink(path)
         before = os.umask(0o177)
         try:
-            return await asyncio.start_unix_server(handle, place, limit=_REQUEST_BYTES)
+            made.bind(path)
         finally:
             os.umask(before)
-    return await asyncio.start_server(handle, *place, limit=_REQUEST_BYTES)
+        made.listen()
+    except BaseException:
+        made.close()
+        raise
+    finally:
+        os.close(directory)
+    return made
+
+
+def _left_behind(path: str) -> bool:
+    """Whether a socket lies at the path that nobody listens on."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
+        probe.setblocking(False)
+        return probe.connect_ex(path) == errno.ECONNREFUSED and stat.S_ISSOCK(os.lstat(path).st_mode)
+
+
+def _inode(path: str) -> tuple[int, int]:
+    found = os.lstat(path)
+    return found.st_dev, found.st_ino
 
 
 async def _answer(head: bytes, registry: CollectorRegistry) -> bytes:
