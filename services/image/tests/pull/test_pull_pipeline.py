@@ -20,7 +20,7 @@ from triptych_image.policy import PolicyEngine
 from triptych_image.pull.puller import Puller
 from triptych_image.registry import ContentNotFound, RegistryClient
 from triptych_image.settings import Settings
-from triptych_image.store import ImageKind, Store, layer_key
+from triptych_image.store import ImageKind, LayerRecord, Store, layer_key
 from triptych_image.unpack.pool import UnpackWorkers
 from triptych_oci import Digest, Reference
 
@@ -141,6 +141,26 @@ async def test_the_same_layer_is_fetched_once_for_images_that_share_it(
     assert set(found) == {image.id for image in images}
     digest = json.loads(images[0].manifest)["layers"][0]["digest"]
     assert sum(digest in request for request in blobs(registry)) == 1
+
+
+async def test_the_next_layer_comes_while_the_store_takes_one(
+    make_puller: Callable[..., Puller], store: Store, registry: Any, make_image: Any, layer_of: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    puller = make_puller(with_pull(max_concurrent_layers=1))
+    add_layer, unpacked, both = store.add_layer, list[str](), asyncio.Event()
+
+    async def take(record: LayerRecord, *places: Path) -> None:
+        unpacked.append(record.key)
+        if len(unpacked) == 2:
+            both.set()
+        async with asyncio.timeout(60):
+            await both.wait()
+        await add_layer(record, *places)
+
+    monkeypatch.setattr(store, "add_layer", take)
+    image = make_image(layer_of({"a": b"1"}), layer_of({"b": b"2"}))
+    assert await pull(puller, registry.add("x:1", image)) == image.id
 
 
 async def test_a_pull_stops_with_its_last_caller_and_leaves_nothing_half_made(

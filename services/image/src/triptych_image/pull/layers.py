@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -100,10 +101,11 @@ class LayerFetcher:
             progress.stage = Stage.PRESENT
             return
         progress.stage = Stage.WAITING
-        async with self._slots:
+        async with contextlib.AsyncExitStack() as slot:
+            await slot.enter_async_context(self._slots)
             try:
                 with span("pull.layer", digest=progress.digest, size=progress.total) as step:
-                    await self._attempts(wanted, source, progress)
+                    await self._attempts(wanted, source, progress, slot)
                     step.set("unpacked", progress.unpacked)
             except BaseException:
                 progress.stage = Stage.FAILED
@@ -112,7 +114,17 @@ class LayerFetcher:
         progress.stage = Stage.DONE
         self.on_end(progress, True)
 
-    async def _attempts(self, wanted: WantedLayer, source: BlobSource, progress: LayerProgress) -> None:
+    async def _attempts(
+        self,
+        wanted: WantedLayer,
+        source: BlobSource,
+        progress: LayerProgress,
+        slot: contextlib.AsyncExitStack,
+    ) -> None:
+        """Fetch, unpack and store.
+
+        :param slot: given back when the layer is unpacked: what follows waits for the store, and needs none.
+        """
         descriptor = wanted.descriptor
         partial = self._store.paths.partial(descriptor.digest, wanted.key)
         while True:
@@ -123,7 +135,9 @@ class LayerFetcher:
                 progress.begin()
                 async with scratch(self._store, descriptor.size, partial if spool else None) as place:
                     resumed = place.spooled > 0
-                    await self._once(wanted, source, progress, place)
+                    unpacked = await self._unpack(wanted, source, progress, place)
+                    await slot.aclose()
+                    await self._take_over(wanted, unpacked, place)
                     if keep:
                         await self._store.adopt_blob(descriptor.digest, partial)
                     elif spool:
@@ -140,9 +154,9 @@ class LayerFetcher:
             else:
                 return
 
-    async def _once(
+    async def _unpack(
         self, wanted: WantedLayer, source: BlobSource, progress: LayerProgress, place: Scratch
-    ) -> None:
+    ) -> Unpacked:
         started = time.monotonic()
         point("layer-begin")
         descriptor = wanted.descriptor
@@ -157,11 +171,19 @@ class LayerFetcher:
                 unpacked = await self._transfer(descriptor, source, job, progress, place.spooled)
         point("layer-unpacked")
         _check(wanted, unpacked)
+        progress.unpacked, progress.entries = unpacked.unpacked, unpacked.entries
+        seconds = round(time.monotonic() - started, 3)
+        log.debug("unpacked layer", extra={"layer": descriptor.digest, "seconds": seconds})
+        return unpacked
+
+    async def _take_over(self, wanted: WantedLayer, unpacked: Unpacked, place: Scratch) -> None:
+        """Give an unpacked layer to the store."""
         if unpacked.opaque:
             try:
                 await asyncio.to_thread(set_opaque, place.tree, unpacked.opaque)
             except OSError as error:
-                raise disk_error(error, f"layer {descriptor.digest}: mark a directory as opaque") from error
+                what = f"layer {wanted.descriptor.digest}: mark a directory as opaque"
+                raise disk_error(error, what) from error
         record = LayerRecord(
             key=wanted.key,
             diff_id=wanted.diff_id,
@@ -175,9 +197,6 @@ class LayerFetcher:
         )
         await self._store.add_layer(record, place.tree, place.tape)
         place.taken = True
-        progress.unpacked, progress.entries = unpacked.unpacked, unpacked.entries
-        seconds = round(time.monotonic() - started, 3)
-        log.debug("unpacked layer", extra={"layer": descriptor.digest, "seconds": seconds})
 
     async def _small(
         self, descriptor: Descriptor, source: BlobSource, progress: LayerProgress, place: Scratch

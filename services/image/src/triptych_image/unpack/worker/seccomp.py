@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Callable
 
 _PR_SET_SECCOMP = 22
 _MODE_FILTER = 2
@@ -80,13 +81,13 @@ def _compile() -> ctypes.Array[_Filter] | None:
 
 # Compiled once, before the fork, since every worker has the same.
 _FILTERS = _compile()
+_PROGRAM = None if _FILTERS is None else ctypes.pointer(_Program(len(_FILTERS), _FILTERS))
 
 
-def install(libc: ctypes.CDLL) -> None:
+def install(prctl: Callable[..., int]) -> None:
     """Deny the calls to the calling process for good; it has `no_new_privs` already.
 
     A kernel without seccomp is no error.
     """
-    if _FILTERS is not None:
-        program = _Program(len(_FILTERS), _FILTERS)
-        libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(program), 0, 0)
+    if _PROGRAM is not None:
+        prctl(_PR_SET_SECCOMP, _MODE_FILTER, _PROGRAM, 0, 0)
