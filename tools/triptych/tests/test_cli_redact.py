@@ -71,6 +71,10 @@ SECRET = "s3cr3t-V4lue"
         f'msg="sent {{\\"password\\":\\"a b {SECRET}\\"}}"',
         f"helper -password '{SECRET} x'",
         f"# password = {SECRET}",
+        f".dockerconfigjson: {SECRET}",
+        f"ran DOCKER_AUTH_CONFIG={SECRET} helper",
+        f"AWS_ACCESS_KEY_ID={SECRET}",
+        f"bearer: {SECRET}",
     ],
 )
 def test_secrets_go(line: str) -> None:

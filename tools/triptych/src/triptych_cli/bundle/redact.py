@@ -13,10 +13,10 @@ from typing import Any
 MARK = "[redacted]"
 
 # Names are known by their ends: what stands before need not be looked at. Lengths are bounded, as time is.
-_BROAD = r"""(?:auth|authorization|cookie|headers?(?:\.[\w."'-]{1,64})?)"""
+_BROAD = r"""(?:auth|auth[-_]?config|authorization|cookie|headers?(?:\.[\w."'-]{1,64})?)"""
 """Names of values that go on behind a space or a comma."""
 _NAME = (
-    r"(?:(?:passw(?:or)?d|passphrase|secret|token|credential|key[-_]?data"
+    r"(?:(?:passw(?:or)?d|passphrase|secret|token|credential|bearer|dockercfg|dockerconfig|key[-_]?data"
     r"|(?:api|access|account|encryption|private|session|shared|signing)[-_]?key)[\w.-]{0,64}"
     rf"|creds?|signature|(?<![A-Za-z0-9])(?:pass|pwd|sig)|{_BROAD})"
 )
