@@ -18,6 +18,7 @@ from triptych_runtime.clients.streaming import StreamingClient
 from triptych_runtime.errors import ServiceDown
 from triptych_runtime.model import SandboxPhase, SandboxRecord
 from triptych_runtime.node import Node, Paths
+from triptych_runtime.ociruntime import Handler, Handlers, OciRuntime
 from triptych_runtime.readiness import Readiness
 from triptych_runtime.rpc import exec as exec_module
 from triptych_runtime.rpc import patience
@@ -119,9 +120,10 @@ def node(streaming: StreamingClient) -> SimpleNamespace:
         id="c", name="main", sandbox_id="p", running=True, handler="crun", pid=1, start_ticks=1
     )
     container.config = api_pb2.ContainerConfig()
+    crun = Handler("crun", OciRuntime("crun", "/no/crun", Path("/nowhere")))
     return SimpleNamespace(
         state=SimpleNamespace(sandbox=lambda _: sandbox, container=lambda _: container),
-        handlers={"crun": SimpleNamespace(runtime=SimpleNamespace(argv=("crun",)))},
+        handlers=Handlers({"crun": crun}, "crun"),
         paths=Paths(Path("/nowhere"), Path("/nowhere")),
         settings=Settings(),
         streaming=streaming,
