@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -24,6 +25,8 @@ from triptych_runtime.rpc import exec as exec_module
 from triptych_runtime.rpc import patience
 from triptych_runtime.rpc.service import add_to_server
 from triptych_runtime.settings import Settings
+from triptych_service import tracing
+from triptych_service._recording import RecordedSpan, Recorder, Sampling
 from triptych_service.interceptors import ServerInterceptor
 
 REQUEST = pb.OpenPortForwardRequest(target=pb.Target(pod_sandbox_id="p"))
@@ -38,6 +41,7 @@ class Ending(streaming_pb2_grpc.StreamingServiceServicer):
 
     async def OpenPortForward(self, request: Any, context: Any) -> pb.OpenResponse:
         self.calls += 1
+        self.metadata = dict(context.invocation_metadata())
         if self.codes:
             await context.abort(self.codes.pop(0), "the end")
         return pb.OpenResponse(url="http://here/token")
@@ -64,6 +68,28 @@ async def test_a_call_that_a_restart_drops_is_made_again(client: StreamingClient
     daemon.codes = [grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED]
     assert await client.open_port_forward(REQUEST, 60) == "http://here/token"
     assert daemon.calls == 4
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+async def test_a_call_goes_on_with_the_trace(
+    client: StreamingClient, daemon: Ending, recorded: bool
+) -> None:
+    spans: list[RecordedSpan] = []
+    identity = replace(tracing.TraceContext.new(), sampled=True)
+    token = tracing.current.set(identity)
+    tracing.install(Recorder(Sampling(), spans.append) if recorded else None)
+    try:
+        await client.open_port_forward(REQUEST, 60)
+    finally:
+        tracing.install(None)
+        tracing.leave(token)
+    assert [span.name for span in spans] == [
+        "triptych.streaming.v1.StreamingService/OpenPortForward"
+    ] * recorded
+    assert all(span.attributes["rpc.grpc.status_code"] == 0 for span in spans)
+    sent = tracing.TraceContext.parse(daemon.metadata["traceparent"])
+    assert sent is not None and sent.trace_id == identity.trace_id
+    assert (sent.span_id == identity.span_id) is not recorded
 
 
 async def test_an_answer_is_an_answer(client: StreamingClient, daemon: Ending) -> None:

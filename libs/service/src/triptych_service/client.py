@@ -14,11 +14,15 @@ MAX_MESSAGE_BYTES = 16 << 20
 """What the kubelet and both ends of every socket here accept."""
 
 
-def connect(socket: str, *, max_message_bytes: int = MAX_MESSAGE_BYTES) -> grpc.aio.Channel:
+def connect(
+    socket: str, *, max_message_bytes: int = MAX_MESSAGE_BYTES, intercepted: bool = True
+) -> grpc.aio.Channel:
     """A channel to the daemon at a unix socket path; lazily connected, reconnects on its own.
 
     The peer may be down or restart: calls fail with UNAVAILABLE unless made with `wait_for_ready=True` and a
     timeout. Retries come quickly, as a local socket costs nothing to try.
+
+    :param intercepted: calls carry the trace by themselves; without, those that are made by `unary` do.
     """
     options = [
         ("grpc.max_receive_message_length", max_message_bytes),
@@ -28,18 +32,40 @@ def connect(socket: str, *, max_message_bytes: int = MAX_MESSAGE_BYTES) -> grpc.
         ("grpc.default_authority", "localhost"),
         ("grpc.enable_http_proxy", 0),
     ]
-    interceptors = [_UnaryUnary(), _UnaryStream()]
+    interceptors = [_UnaryUnary(), _UnaryStream()] if intercepted else []
     return grpc.aio.insecure_channel(f"unix:{socket}", options=options, interceptors=interceptors)
 
 
-def _traced(details: grpc.aio.ClientCallDetails) -> grpc.aio.ClientCallDetails:
+async def unary(method: Callable[..., Any], path: str, request: Any, **options: Any) -> Any:
+    """Call a method of a channel that is not intercepted; the trace goes on as over one that is.
+
+    That is a fifth of a millisecond less: grpc.aio wraps each intercepted call in a task.
+
+    :param path: the method's, for the span.
+    :param options: of the call, such as `timeout`.
+    """
+    recorder = tracing.recorder()
+    if recorder is None:
+        return await method(request, metadata=_identity(), **options)
+    with recorder.client(path) as step:
+        call = method(request, metadata=_identity(), **options)
+        step.set("rpc.grpc.status_code", (await call.code()).value[0])
+        return await call
+
+
+def _identity() -> tuple[tuple[str, str], ...]:
     identity = tracing.current.get()
     if identity is None:
+        return ()
+    parent = (tracing.TRACEPARENT, identity.header)
+    return (parent, (tracing.TRACESTATE, identity.state)) if identity.state else (parent,)
+
+
+def _traced(details: grpc.aio.ClientCallDetails) -> grpc.aio.ClientCallDetails:
+    identity = _identity()
+    if not identity:
         return details
-    metadata = grpc.aio.Metadata(*(details.metadata or ()))
-    metadata.add(tracing.TRACEPARENT, identity.header)
-    if identity.state:
-        metadata.add(tracing.TRACESTATE, identity.state)
+    metadata = grpc.aio.Metadata(*(details.metadata or ()), *identity)
     return grpc.aio.ClientCallDetails(
         details.method, details.timeout, metadata, details.credentials, details.wait_for_ready
     )

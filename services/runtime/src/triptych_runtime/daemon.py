@@ -51,7 +51,7 @@ async def start(daemon: Daemon[Settings]) -> AsyncIterator[None]:
     workers = Workers(_THREADS, "worker", idle_seconds=_IDLE_SECONDS, on_quiet=memory.trim)
     asyncio.get_running_loop().set_default_executor(workers)
     images = connect(settings.image_socket)
-    streaming = connect(settings.streaming_socket)
+    streaming = connect(settings.streaming_socket, intercepted=False)
     node = await _node(daemon, images, streaming)
     ready = Readiness()
     add_to_server(daemon.server, node, ready)
