@@ -18,7 +18,7 @@ from triptych_image.errors import DiskFull, LayerMalformed, LayerMismatch
 from triptych_image.offline.verify import verify
 from triptych_image.policy import PolicyEngine
 from triptych_image.pull.puller import Puller
-from triptych_image.registry import ContentNotFound, RegistryClient
+from triptych_image.registry import ContentNotFound, RegistryClient, Repository, Resolved
 from triptych_image.settings import Settings
 from triptych_image.store import ImageKind, LayerRecord, Store, layer_key
 from triptych_image.unpack.pool import UnpackWorkers
@@ -161,6 +161,32 @@ async def test_the_next_layer_comes_while_the_store_takes_one(
     monkeypatch.setattr(store, "add_layer", take)
     image = make_image(layer_of({"a": b"1"}), layer_of({"b": b"2"}))
     assert await pull(puller, registry.add("x:1", image)) == image.id
+
+
+async def test_the_unpack_process_starts_while_an_unknown_name_is_looked_up(
+    puller: Puller, workers: UnpackWorkers, registry: Any, make_image: Any, layer_of: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    warm, resolve = workers.warm, Repository.resolve
+    warmed = asyncio.Event()
+
+    async def warm_up() -> None:
+        await warm()
+        warmed.set()
+
+    async def resolve_then(repository: Repository) -> Resolved:
+        async with asyncio.timeout(60):
+            await warmed.wait()
+        return await resolve(repository)
+
+    monkeypatch.setattr(workers, "warm", warm_up)
+    monkeypatch.setattr(Repository, "resolve", resolve_then)
+    name = registry.add("x:1", make_image(layer_of({"a": b"1"})))
+    await pull(puller, name)
+    monkeypatch.setattr(Repository, "resolve", resolve)
+    warmed.clear()
+    await pull(puller, name)
+    assert not warmed.is_set()
 
 
 async def test_a_pull_stops_with_its_last_caller_and_leaves_nothing_half_made(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from triptych_oci import (
     Descriptor,
@@ -30,12 +32,14 @@ from triptych_image.pull.flights import Flights, Joined, gather
 from triptych_image.pull.layers import LayerFetcher, WantedLayer
 from triptych_image.pull.progress import LayerProgress, PullBoard, PullRecord, Stage
 from triptych_image.pull.source import BlobSource, RegistrySource
-from triptych_image.registry import Credentials, RegistryClient, Repository, Selected
+from triptych_image.registry import Credentials, RegistryClient, Repository, Resolved, Selected
 from triptych_image.settings import Settings
 from triptych_image.store import Hold, ImageKind, ImageRecord, NameRecord, Store
 from triptych_image.unpack.pool import UnpackWorkers
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 EMPTY = Digest.of(b"{}")
 _LAYERS_MAX = 490
@@ -128,12 +132,12 @@ class Puller:
         self, reference: Reference, credentials: Credentials | None, record: PullRecord
     ) -> str:
         # A name that was pulled before most likely stands for the same: then a HEAD will do.
-        stored = self._small_blob if reference.canonical in self._store.snapshot.names else None
+        known_name = reference.canonical in self._store.snapshot.names
+        stored = self._small_blob if known_name else None
         async with self._registry.repository(reference, credentials, stored=stored) as repository:
             with span("pull.resolve"):
-                top = await repository.resolve()
-                record.host = top.host
-                selected = await repository.select(top, self.matcher)
+                looking = self._select(repository, record)
+                top, selected = await (looking if known_name else self._warmed(looking))
             digests = tuple(dict.fromkeys((top.descriptor.digest, selected.manifest.descriptor.digest)))
             await self._policy.check(repository, digests)
             names = names_for(reference, top.descriptor.digest)
@@ -141,9 +145,15 @@ class Puller:
             if known is not None:
                 await self._rename(known, names, top.descriptor.digest)
                 return known.id
-            content = await self._prepared(repository, selected)
+            fetching = self._content(repository, selected)
+            content = await (self._warmed(fetching) if selected.document.is_image else fetching)
             source = RegistrySource(repository)
             return await self.store_image(content, names, top.descriptor.digest, source, record)
+
+    async def _select(self, repository: Repository, record: PullRecord) -> tuple[Resolved, Selected]:
+        top = await repository.resolve()
+        record.host = top.host
+        return top, await repository.select(top, self.matcher)
 
     def _small_blob(self, digest: Digest) -> bytes | None:
         """A manifest or config that is stored."""
@@ -165,14 +175,14 @@ class Puller:
         if any(known.get(name.reference) != name for name in wanted):
             await self._store.add_names(wanted)
 
-    async def _prepared(self, repository: Repository, selected: Selected) -> Content:
-        """What the layers are fetched by; the process that unpacks them starts meanwhile."""
-        found: list[Content] = []
+    async def _warmed(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do what comes before layers; the process that unpacks them starts meanwhile."""
+        found: list[T] = []
 
-        async def fetch() -> None:
-            found.append(await self._content(repository, selected))
+        async def run() -> None:
+            found.append(await work)
 
-        await gather([fetch(), self._workers.warm()] if selected.document.is_image else [fetch()])
+        await gather([run(), self._workers.warm()])
         return found[0]
 
     async def _content(self, repository: Repository, selected: Selected) -> Content:
