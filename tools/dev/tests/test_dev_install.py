@@ -86,8 +86,13 @@ def test_install_upgrade_uninstall(root: Path) -> None:
 
 def test_a_root_without_python_is_refused(tmp_path: Path) -> None:
     (tmp_path / "usr/bin").mkdir(parents=True)
+    for program in ("conmon", "runc"):
+        (tmp_path / "usr/bin" / program).touch()
+    steps: list[str] = []
     with pytest.raises(NotPossible, match="no Python"):
-        install(InstallOptions(root=tmp_path), lambda step: None)
+        install(InstallOptions(root=tmp_path), steps.append)
+    needed = "iptables nftables mount containernetworking-plugins"
+    assert steps == [f"needed beside this: apt-get install {needed}"], "told before anything can fail"
     (tmp_path / "usr/bin/python3.9").touch()
     with pytest.raises(NotPossible, match=r"3\.9 is too old"):
         install(InstallOptions(root=tmp_path), lambda step: None)

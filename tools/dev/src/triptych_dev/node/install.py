@@ -14,13 +14,13 @@ from triptych_dev.node.places import CHECKOUT, Places, inside
 
 VERSION_SOURCE = "triptych-runtime"
 NEEDED = {
-    "conmon": "conmon",
-    "crun": "crun",
-    "iptables": "iptables",
-    "nft": "nftables",
-    "mount": "mount",
+    ("conmon",): "conmon",
+    ("crun", "runc"): "crun",
+    ("iptables",): "iptables",
+    ("nft",): "nftables",
+    ("mount",): "mount",
 }
-"""Programs without which no pod starts, and the Debian packages that have them."""
+"""Programs, one of each group, that pods cannot do without, and the Debian packages that have them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,9 @@ def install(options: InstallOptions, say: Callable[[str], None]) -> Installed:
     """
     places, root = options.places, options.root.resolve()
     _check(root, places)
+    missing = _missing(root)
+    if missing:
+        say(f"needed beside this: apt-get install {' '.join(missing)}")
     before = manifest.load(root, places.manifest)
     interpreter = python_tree.find_interpreter(root)
     say(f"environment {places.prefix} for {interpreter.name}")
@@ -83,9 +86,9 @@ def install(options: InstallOptions, say: Callable[[str], None]) -> Installed:
         manager.prepare(places)
         if options.start:
             say("daemons started")
-            manager.start()
+            manager.start(say)
             started = True
-    return Installed(version, started, tuple(record.kept), _missing(root))
+    return Installed(version, started, tuple(record.kept), missing)
 
 
 def _check(root: Path, places: Places) -> None:
@@ -111,8 +114,8 @@ def _missing(root: Path) -> tuple[str, ...]:
     directories = [inside(root, Path(name)) for name in ("/usr/bin", "/usr/sbin", "/bin", "/sbin")]
     missing = [
         package
-        for program, package in NEEDED.items()
-        if not any(os.path.lexists(directory / program) for directory in directories)
+        for programs, package in NEEDED.items()
+        if not any(os.path.lexists(place / program) for place in directories for program in programs)
     ]
     if not any((inside(root, Path(name)) / "bridge").exists() for name in ("/opt/cni/bin", "/usr/lib/cni")):
         missing.append("containernetworking-plugins")

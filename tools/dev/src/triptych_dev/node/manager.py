@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from triptych_dev.node.errors import CommandFailed
 from triptych_dev.node.places import Places
 from triptych_dev.node.shell import run
 
@@ -40,10 +41,16 @@ def prepare(places: Places) -> None:
     run([program, places.sysctl / "60-triptych.conf"], step="set sysctls", check=False)
 
 
-def start() -> None:
-    """Start everything, or restart what runs; returns when each daemon has said that it is ready."""
+def start(say: Callable[[str], None]) -> None:
+    """Start everything, or restart what runs; returns when each daemon has said that it is ready.
+
+    :param say: told when the pods' masquerade cannot be loaded, which the daemons do without.
+    """
     run(["systemctl", "start", *SOCKETS], step="start sockets")
-    run(["systemctl", "restart", NAT], step="load the masquerade")
+    try:
+        run(["systemctl", "restart", NAT], step="pods will reach nothing beyond this node")
+    except CommandFailed as error:
+        say(error.message)
     run(["systemctl", "restart", *SERVICES], step="start daemons", deadline=300.0)
 
 

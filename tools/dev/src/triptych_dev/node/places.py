@@ -31,7 +31,6 @@ class Places:
     tmpfiles: Path
     modules: Path
     sysctl: Path
-    completions: Path
     config: Path = Path("/etc/triptych")
 
     @property
@@ -51,7 +50,6 @@ CHECKOUT = Places(
     tmpfiles=Path("/etc/tmpfiles.d"),
     modules=Path("/etc/modules-load.d"),
     sysctl=Path("/etc/sysctl.d"),
-    completions=Path("/usr/local/share/bash-completion/completions"),
 )
 """What `./dev install` uses: nothing where the package manager writes."""
 
@@ -62,7 +60,6 @@ DEBIAN = Places(
     tmpfiles=Path("/usr/lib/tmpfiles.d"),
     modules=Path("/usr/lib/modules-load.d"),
     sysctl=Path("/usr/lib/sysctl.d"),
-    completions=Path("/usr/share/bash-completion/completions"),
 )
 """What the Debian package uses."""
 

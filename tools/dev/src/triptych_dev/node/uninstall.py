@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from triptych_cli.context import DaemonName
+from triptych_cli.doctor import configured
 from triptych_linux import mounts
 
 from triptych_dev.node import files, manager, manifest, pods, rules
@@ -18,6 +20,13 @@ from triptych_dev.node.places import CHECKOUT, Places, inside
 from triptych_dev.node.shell import run
 
 STATE = (Path("/var/lib/triptych"), Path("/run/triptych"))
+_DIRECTORIES = {
+    DaemonName.IMAGE: ("root", "rootfs_root"),
+    DaemonName.RUNTIME: ("root", "state"),
+    DaemonName.STREAMING: ("state",),
+}
+"""Keys of the daemons' configuration that name a directory of theirs; unless set, all are below STATE."""
+
 RUNTIME_SOCKET = Path("/run/triptych/runtime.sock")
 
 
@@ -59,6 +68,7 @@ def uninstall(options: UninstallOptions, say: Callable[[str], None]) -> list[str
         services = (*manager.SERVICES, *manager.SOCKETS, manager.NAT)
         run(["systemctl", f"--root={root}", "-q", "disable", *services], step="disable units", check=False)
     networks = _networks(root, document)
+    elsewhere = _elsewhere(inside(root, places.config))
     say("files removed")
     _remove_files(root, document, keep_config=options.keep_config)
     shutil.rmtree(inside(root, places.prefix))
@@ -69,7 +79,8 @@ def uninstall(options: UninstallOptions, say: Callable[[str], None]) -> list[str
             _remove_networks(networks)
     if live:
         manager.forget()
-    return list(left_over(options)) if live else []
+    left = [] if options.keep_data else list(_state_elsewhere(root, elsewhere))
+    return [*left, *(left_over(options, elsewhere) if live else ())]
 
 
 def _remove_files(root: Path, document: Document, *, keep_config: bool) -> None:
@@ -96,6 +107,29 @@ def _remove_state(root: Path, *, live: bool) -> None:
         if live:
             mounts.umount_below(directory)
         shutil.rmtree(inside(root, directory), ignore_errors=not live)
+
+
+def _elsewhere(config: Path) -> dict[Path, str]:
+    """Directories that the configuration gives to the daemons outside of STATE, each with what names it."""
+    settings = configured.read(config)
+    named = {
+        Path(value): f"{key} of {daemon.value}.toml"
+        for daemon, keys in _DIRECTORIES.items()
+        for key in keys
+        if isinstance(value := settings[daemon].get(key), str) and value
+    }
+    return {
+        path: why
+        for path, why in named.items()
+        if path.is_absolute() and not any(path.is_relative_to(directory) for directory in STATE)
+    }
+
+
+def _state_elsewhere(root: Path, elsewhere: dict[Path, str]) -> Iterator[str]:
+    """Told and not removed: an operator chose the directory, and may keep other things in it."""
+    for directory, why in elsewhere.items():
+        if inside(root, directory).exists():
+            yield f"directory {directory}, {why}; remove it if nothing else is in it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,15 +166,19 @@ def _remove_networks(networks: list[_Network]) -> None:
         rules.remove_entry_points()
 
 
-def left_over(options: UninstallOptions) -> Iterator[str]:
-    """What of triptych is still on this machine."""
+def left_over(options: UninstallOptions, elsewhere: Iterable[Path]) -> Iterator[str]:
+    """What of triptych is still on this machine.
+
+    :param elsewhere: directories where its mounts may be, beside those of STATE.
+    """
+    state = (*STATE, *elsewhere)
     for directory in (options.places.prefix, *(() if options.keep_data else STATE)):
         if directory.exists():
             yield f"directory {directory}"
     if not options.keep_config and options.places.config.exists():
         yield f"directory {options.places.config}"
     for entry in mounts.mount_table():
-        if any(Path(entry.mount_point).is_relative_to(directory) for directory in STATE):
+        if any(Path(entry.mount_point).is_relative_to(directory) for directory in state):
             yield f"mount {entry.mount_point}"
     for unit in sorted(options.places.units.glob("triptych*")):
         yield f"unit {unit}"
