@@ -48,4 +48,6 @@ def test_everything_is_built_and_works(tmp_path: Path) -> None:
         "./usr/lib/tmpfiles.d/triptych.conf",
     ):
         assert path in listing
-    assert "/etc/crictl.yaml" not in listing
+    assert "./usr/lib/triptych/share/doc/examples/cni/10-triptych.conflist" in listing
+    assert "/etc/crictl.yaml" not in listing and "/etc/cni" not in listing
+    assert "the package is installed and purged without a trace" in done.stdout

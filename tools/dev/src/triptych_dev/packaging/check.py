@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from triptych_dev.node.errors import CommandFailed
-from triptych_dev.node.places import COMMANDS, DAEMONS
+from triptych_dev.node.places import COMMANDS, DAEMONS, DEBIAN, inside
 from triptych_dev.node.python_tree import Interpreter
 from triptych_dev.node.shell import run, uv
+from triptych_dev.packaging.maintainer import CONFLIST
 from triptych_dev.stack import Stack, StackError, free_port
 
+DPKG_STATE = Path("var/lib/dpkg")
 Say = Callable[[str], None]
 
 
@@ -39,17 +42,42 @@ def check_pex(files: list[Path], say: Say) -> None:
 
 
 def check_deb(package: Path, say: Say) -> None:
-    """Unpack the package and try its commands where they lie.
+    """Have dpkg install the package into a directory, try its commands there, and purge it again.
 
-    :raises CommandFailed: something does not work.
+    :raises CommandFailed: something does not work, or is left.
     """
     with tempfile.TemporaryDirectory(prefix="triptych-check-") as scratch:
-        run(["dpkg-deb", "-x", package, scratch], step="unpack the package")
-        prefix = Path(scratch) / "usr/lib/triptych"
+        root = Path(scratch)
+        dpkg(root, "--install", package)
+        conflist = inside(root, CONFLIST)
+        if not conflist.is_file():
+            raise CommandFailed(f"{package.name} gives a node without a pod network none")
+        prefix = inside(root, DEBIAN.prefix)
         for script in (prefix / "bin").iterdir():
             if script.name.startswith("triptych"):
-                script.write_text(script.read_text().replace("#!/usr/lib/triptych", f"#!{prefix}", 1))
+                script.write_text(script.read_text().replace(f"#!{DEBIAN.prefix}", f"#!{prefix}", 1))
         try_programs({name: prefix / "bin" / name for name in COMMANDS}, say)
+        dpkg(root, "--purge", "triptych")
+        left = [path for path in root.rglob("*triptych*") if not path.is_relative_to(root / DPKG_STATE)]
+        if left:
+            raise CommandFailed(f"{package.name} leaves {', '.join(map(str, left))}")
+    say("the package is installed and purged without a trace")
+
+
+def dpkg(root: Path, *arguments: str | Path) -> None:
+    """Run dpkg on a node that is a directory; its scripts run here and are told the directory.
+
+    :raises CommandFailed: it or a script failed.
+    """
+    state = root / DPKG_STATE
+    for directory in ("info", "updates"):
+        (state / directory).mkdir(parents=True, exist_ok=True)
+    (state / "status").touch()
+    # dpkg wants ldconfig and start-stop-daemon to be found.
+    env = {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin", "DEBIAN_FRONTEND": "noninteractive"}
+    forced = ("--force-script-chrootless", "--force-depends", "--force-confdef")
+    argv = ["dpkg", f"--root={root}", f"--log={state}/log", *forced, *arguments]
+    run(argv, step="install the package", env=env)
 
 
 def try_programs(programs: Mapping[str, Path], say: Say) -> None:

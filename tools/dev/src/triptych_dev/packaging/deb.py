@@ -7,12 +7,12 @@ import tempfile
 from pathlib import Path
 
 from triptych_dev.node import files, manifest
-from triptych_dev.node.manager import SERVICES, SOCKETS
 from triptych_dev.node.manifest import Kind
 from triptych_dev.node.places import DEBIAN, inside
 from triptych_dev.node.python_tree import Interpreter
 from triptych_dev.node.python_tree import build as build_tree
 from triptych_dev.node.shell import run
+from triptych_dev.packaging.maintainer import EXAMPLES, SCRIPTS
 
 _CONTROL = """\
 Package: triptych
@@ -30,45 +30,6 @@ Description: Kubernetes container runtime in three daemons
  triptych-image, triptych-runtime and triptych-streaming serve the kubelet's
  Container Runtime Interface (CRI v1) on separate sockets; each can be stopped,
  upgraded and restarted alone while containers go on.
-"""
-_UNITS = " ".join((*SERVICES, *SOCKETS))
-_AFTER_INSTALL = f"""\
-#!/bin/sh
-set -e
-[ "$1" = configure ] || exit 0
-systemd-tmpfiles --create triptych.conf || true
-if [ -d /run/systemd/system ]; then
-    systemctl daemon-reload
-    systemctl enable -q {_UNITS}
-    /usr/lib/systemd/systemd-sysctl 60-triptych.conf || true
-    systemctl start {" ".join(SOCKETS)}
-    systemctl restart {" ".join(SERVICES)}
-else
-    systemctl enable -q {_UNITS} || true
-fi
-"""
-_BEFORE_REMOVE = f"""\
-#!/bin/sh
-set -e
-# An upgrade restarts the daemons when the new files are there; containers go on.
-[ "$1" = remove ] || exit 0
-if [ -d /run/systemd/system ]; then
-    systemctl disable -q --now {_UNITS} triptych-nat.service || true
-    systemctl stop triptych.slice || true
-else
-    systemctl disable -q {_UNITS} || true
-fi
-"""
-_AFTER_REMOVE = """\
-#!/bin/sh
-set -e
-[ -d /run/systemd/system ] && systemctl daemon-reload
-if [ "$1" = purge ]; then
-    mounts=$(grep -o ' /\\(run\\|var/lib\\)/triptych[^ ]*' /proc/self/mounts | sort -r)
-    for mount in $mounts; do umount -l "$mount" || true; done
-    rm -rf /etc/triptych /var/lib/triptych /run/triptych /var/cache/triptych
-fi
-exit 0
 """
 
 
@@ -94,12 +55,15 @@ def build(dist: Path, interpreter: Interpreter) -> Path:
 
 
 def _drop_foreign(root: Path) -> None:
-    """What belongs to others or to an operator is not in a package; examples of it lie with the docs."""
-    examples = inside(root, DEBIAN.docs) / "examples"
+    """What belongs to others or to an operator is not in a package; examples of it lie with the docs, and
+    the script after the installation takes the pod network from there where there is none."""
+    examples = inside(root, EXAMPLES)
     examples.mkdir(parents=True)
     shutil.copy(files.DEPLOY / "crictl.yaml", examples)
-    shutil.copytree(files.DEPLOY / "kubelet", examples / "kubelet")
-    (root / "etc/crictl.yaml").unlink(missing_ok=True)
+    for name in ("kubelet", "cni"):
+        shutil.copytree(files.DEPLOY / name, examples / name)
+    inside(root, files.CRICTL).unlink()
+    shutil.rmtree(inside(root, files.CNI_CONFIG.parent))
 
 
 def _version(root: Path, interpreter: Interpreter) -> str:
@@ -120,8 +84,8 @@ def _control(
     )
     kept = [path for path, entry in record.entries.items() if entry.kind is Kind.CONFIG]
     (control / "conffiles").write_text(
-        "".join(f"{path}\n" for path in sorted(kept) if path != "/etc/crictl.yaml")
+        "".join(f"{path}\n" for path in sorted(kept) if inside(root, Path(path)).exists())
     )
-    for name, text in (("postinst", _AFTER_INSTALL), ("prerm", _BEFORE_REMOVE), ("postrm", _AFTER_REMOVE)):
+    for name, text in SCRIPTS.items():
         (control / name).write_text(text)
         (control / name).chmod(0o755)
