@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import os
+import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,15 +15,17 @@ from typing import Any
 import msgspec
 import pytest
 from triptych_errors import DeadlineExceeded, TriptychError
-from triptych_image.errors import DiskFull, LayerMalformed, LayerMismatch
+from triptych_image.errors import DiskFull, ImageMalformed, LayerMalformed, LayerMismatch
 from triptych_image.offline.verify import verify
 from triptych_image.policy import PolicyEngine
+from triptych_image.pull.artifacts import artifact_key
+from triptych_image.pull.partial import partial_file
 from triptych_image.pull.puller import Puller
 from triptych_image.registry import ContentNotFound, RegistryClient, Repository, Resolved
 from triptych_image.settings import Settings
 from triptych_image.store import ImageKind, LayerRecord, Store, layer_key
 from triptych_image.unpack.pool import UnpackWorkers
-from triptych_oci import Digest, Reference
+from triptych_oci import Descriptor, Digest, Reference
 
 pytestmark = pytest.mark.integration
 
@@ -528,48 +531,182 @@ async def test_the_platform_is_taken_from_an_index(
     assert store.read_blob(store.snapshot.names[f"{registry.address}/x:1"].target) == index.manifest
 
 
-async def test_an_artifact_becomes_files(
-    puller: Puller, store: Store, workers: UnpackWorkers, registry: Any, make_image: Any
-) -> None:
-    image = make_image(b"model", b"card", b"nameless", pack=False)
+def as_artifact(image: Any, *titles: str) -> Any:
+    """Make an artifact of an image: its layers become files with these titles."""
     manifest = json.loads(image.manifest)
-    empty_config = b"{}"
-    image.config = empty_config
+    image.config = b"{}"
     manifest["artifactType"] = "application/vnd.example.model"
-    manifest["config"] = {
-        "mediaType": "application/vnd.oci.empty.v1+json",
-        "digest": image.id,
-        "size": 2,
-    }
-    for layer, title in zip(manifest["layers"], ("weights/model.bin", "README.md", ""), strict=True):
+    manifest["config"] = {"mediaType": "application/vnd.oci.empty.v1+json", "digest": image.id, "size": 2}
+    for layer, title in zip(manifest["layers"], titles, strict=True):
         layer["mediaType"] = "application/octet-stream"
         if title:
             layer["annotations"] = {"org.opencontainers.image.title": title}
     image.manifest = json.dumps(manifest).encode()
+    return image
+
+
+def artifact_of(make_image: Any, files: dict[str, bytes]) -> Any:
+    return as_artifact(make_image(*files.values(), pack=False), *files)
+
+
+def files_of(store: Store, image_id: str) -> dict[str, bytes]:
+    root = store.paths.layer(store.snapshot.images[image_id].layers[0])
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+async def test_an_artifact_becomes_files(
+    puller: Puller, store: Store, workers: UnpackWorkers, registry: Any, make_image: Any
+) -> None:
+    image = as_artifact(
+        make_image(b"model", b"card", b"nameless", pack=False), "weights/model.bin", "README.md", ""
+    )
     assert await pull(puller, registry.add("m:1", image)) == image.digest
     found = store.snapshot.images[image.digest]
     assert found.kind is ImageKind.ARTIFACT
     root = store.paths.layer(found.layers[0])
-    files = {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
-    nameless = manifest["layers"][2]["digest"][7:]
-    assert files == {"weights/model.bin": b"model", "README.md": b"card", nameless: b"nameless"}
+    nameless = json.loads(image.manifest)["layers"][2]["digest"][7:]
+    assert files_of(store, image.digest) == {
+        "weights/model.bin": b"model",
+        "README.md": b"card",
+        nameless: b"nameless",
+    }
     assert await whole(store, workers)
     (root / "README.md").write_bytes(b"Card")
     assert any([not item.ok async for item in verify(store, workers, [found])])
 
 
 @pytest.mark.parametrize(
-    "titles", [("../x",), ("/etc/passwd",), ("a", "a"), ("a", "a/b"), ("x" * 300,), ("a//b",)]
+    "titles",
+    [
+        ("../x",),
+        ("/etc/passwd",),
+        ("a", "a"),
+        ("a", "a/b"),
+        ("a/b/c", "a"),
+        ("x" * 300,),
+        ("a//b",),
+        ("x/" * 1500 + "x",),
+    ],
 )
 async def test_hostile_titles_are_refused(
     titles: tuple[str, ...], puller: Puller, store: Store, registry: Any, make_image: Any, tmp_path: Path
 ) -> None:
-    image = make_image(*(b"%d" % number for number in range(len(titles))), pack=False)
-    manifest = json.loads(image.manifest)
-    manifest["config"]["mediaType"] = "application/vnd.example"
-    for layer, title in zip(manifest["layers"], titles, strict=True):
-        layer["annotations"] = {"org.opencontainers.image.title": title}
-    image.manifest = json.dumps(manifest).encode()
-    with pytest.raises(TriptychError):
+    image = as_artifact(make_image(*(b"%d" % number for number in range(len(titles))), pack=False), *titles)
+    with pytest.raises(ImageMalformed):
         await pull(puller, registry.add("m:1", image))
     await until(lambda: empty(store))
+
+
+async def test_equal_files_of_an_artifact_come_once_and_the_umask_does_not_matter(
+    puller: Puller, store: Store, workers: UnpackWorkers, registry: Any, make_image: Any
+) -> None:
+    image = as_artifact(make_image(b"same", b"same", b"other", pack=False), "-d/one", "two", "d/e/three")
+    before = os.umask(0o077)
+    try:
+        await pull(puller, registry.add("m:1", image))
+    finally:
+        os.umask(before)
+    assert files_of(store, image.digest) == {"-d/one": b"same", "two": b"same", "d/e/three": b"other"}
+    assert len(blobs(registry)) == 2
+    root = store.paths.layer(store.snapshot.images[image.digest].layers[0])
+    modes = {oct(path.stat().st_mode & 0o7777) for path in (root, *root.rglob("*"))}
+    assert modes == {"0o755", "0o644"}
+    assert await whole(store, workers)
+
+
+async def test_an_artifact_is_fetched_once_under_two_names_and_its_files_side_by_side(
+    puller: Puller, store: Store, registry: Any, make_image: Any
+) -> None:
+    image = artifact_of(make_image, {f"part{number}": os.urandom(200_000) for number in range(3)})
+    registry.rate = 100_000
+    names = [registry.add(name, image) for name in ("m:1", "copy:1")]
+    pulls = [asyncio.create_task(pull(puller, name)) for name in names]
+    # each of the pulls shows all of the files on their way
+    await until(lambda: [sum(f.received > 0 for f in one.layers) for one in puller.board] == [3, 3])
+    registry.rate = 0
+    assert await asyncio.gather(*pulls) == [image.digest] * 2
+    assert len(blobs(registry)) == 3
+    assert os.listdir(store.paths.partials) == []
+
+
+async def test_an_artifact_goes_on_from_what_a_stopped_pull_left(
+    puller: Puller, store: Store, registry: Any, make_image: Any
+) -> None:
+    small, large = os.urandom(1000), os.urandom(1_000_000)
+    image = artifact_of(make_image, {"small": small, "large": large})
+    name = registry.add("m:1", image)
+    registry.rate = 100_000
+    task = asyncio.create_task(pull(puller, name))
+    await until(lambda: spooled(store) > 50_000)
+    task.cancel()
+    await asyncio.wait([task])
+    await until(lambda: not os.listdir(store.paths.tmp))
+    registry.rate = 0
+    before = len(blobs(registry))
+    await pull(puller, name)
+    (last,) = blobs(registry)[before:]
+    assert int(last.partition("bytes=")[2].partition("-")[0]) > 40_000
+    assert files_of(store, image.digest) == {"small": small, "large": large}
+
+
+async def test_what_is_left_of_an_artifact_and_wrong_is_fetched_again(
+    puller: Puller, store: Store, registry: Any, make_image: Any
+) -> None:
+    image = artifact_of(make_image, {"a": b"right" * 1000, "b": b"too long"})
+    key = artifact_key(Digest(image.digest))
+    for layer, left in zip(
+        json.loads(image.manifest)["layers"], (b"wrong", b"longer than it is"), strict=True
+    ):
+        store.paths.partial(Digest(layer["digest"]), key).write_bytes(left)
+    await pull(puller, registry.add("m:1", image))
+    assert files_of(store, image.digest) == {"a": b"right" * 1000, "b": b"too long"}
+
+
+async def test_a_wrong_file_of_an_artifact_is_refused(
+    puller: Puller, store: Store, registry: Any, make_image: Any
+) -> None:
+    image = artifact_of(make_image, {"a": b"right"})
+    image.blobs[json.loads(image.manifest)["layers"][0]["digest"]] = b"wrong"
+    with pytest.raises(LayerMismatch):
+        await pull(puller, registry.add("m:1", image))
+    assert store.snapshot.images == {} and os.listdir(store.paths.partials) == []
+
+
+async def test_an_artifact_leaves_the_reserve_of_the_disk_alone(
+    puller: Puller, store: Store, registry: Any, make_image: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = artifact_of(make_image, {"first": b"1", "large": os.urandom(1_000_000)})
+    monkeypatch.setattr(store, "free_bytes", lambda: 1 << 40 if spooled(store) < 300_000 else 0)
+    with pytest.raises(DiskFull, match="below the reserve"):
+        await pull(puller, registry.add("m:1", image))
+    assert store.snapshot.layers == {} and os.listdir(store.paths.partials) == []
+
+
+async def test_a_file_is_closed_behind_its_last_write(tmp_path: Path) -> None:
+    """And not under it: the write would go to whatever gets the number of the descriptor next."""
+    writing, go_on = threading.Event(), threading.Event()
+    path = tmp_path / "partial"
+
+    def check() -> None:
+        writing.set()
+        go_on.wait(60)
+
+    def is_open() -> bool:
+        links = (f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd"))
+        return any(os.path.lexists(link) and os.readlink(link) == str(path) for link in links)
+
+    async def write() -> None:
+        blob = Descriptor("application/octet-stream", Digest.of(b"data"), 4)
+        async with partial_file(path, blob, check) as file:
+            await file.write(b"data")
+
+    task = asyncio.create_task(write())
+    await asyncio.to_thread(writing.wait, 60)
+    for _ in range(2):
+        task.cancel()
+        await asyncio.sleep(0.01)
+    assert is_open() and not task.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert path.read_bytes() == b"data" and not is_open()

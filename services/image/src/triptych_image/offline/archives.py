@@ -163,12 +163,11 @@ class ArchiveSource:
         count(len(data))
         return data
 
-    async def read(self, descriptor: Descriptor) -> AsyncIterator[bytes]:
+    async def read(self, descriptor: Descriptor, offset: int) -> AsyncIterator[bytes]:
         """A blob in chunks."""
         member = self._member(descriptor)
         file = await asyncio.to_thread(os.open, member.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            offset = 0
             while offset < member.size:
                 size = min(member.size - offset, _CHUNK)
                 chunk = await asyncio.to_thread(os.pread, file, size, member.offset + offset)

@@ -4,21 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 
 from triptych_oci import Descriptor, Digest
 
-from triptych_image.errors import ImageMalformed, LayerMismatch
+from triptych_image.errors import DiskFull, ImageMalformed, LayerMismatch
+from triptych_image.pull.flights import Flights, Slots, gather
+from triptych_image.pull.partial import partial_file
 from triptych_image.pull.progress import LayerProgress, Stage
+from triptych_image.pull.reserve import check_reserve
 from triptych_image.pull.source import BlobSource
 from triptych_image.settings import Settings
 from triptych_image.store import LayerRecord, Store, disk_error, layer_key
 
+log = logging.getLogger(__name__)
+
 TITLE = "org.opencontainers.image.title"
 _NAME_MAX = 255
+_TITLE_MAX = 2048
+"""The store's own directories come before it, and PATH_MAX is 4096."""
+
+
+@dataclass(slots=True)
+class _File:
+    """A blob of an artifact.
+
+    :ivar names: its paths in the artifact, mostly one.
+    """
+
+    descriptor: Descriptor
+    partial: Path
+    progress: LayerProgress
+    names: list[str] = field(default_factory=list)
 
 
 def artifact_key(manifest: Digest) -> str:
@@ -35,7 +57,8 @@ def file_name(descriptor: Descriptor) -> str:
     if not title:
         return descriptor.digest.hex
     parts = title.split("/")
-    if any(part in ("", ".", "..") or "\0" in part or len(os.fsencode(part)) > _NAME_MAX for part in parts):
+    too_long = len(os.fsencode(title)) > _TITLE_MAX or any(len(os.fsencode(p)) > _NAME_MAX for p in parts)
+    if too_long or any(part in ("", ".", "..") or "\0" in part for part in parts):
         raise ImageMalformed(
             f"artifact file {descriptor.digest}: the title {title[:200]!r} is no path to take"
         )
@@ -43,75 +66,113 @@ def file_name(descriptor: Descriptor) -> str:
 
 
 class ArtifactFetcher:
-    """Fetches the files of artifacts into the store."""
+    """Fetches the files of artifacts into the store, all pulls of the daemon together.
 
-    def __init__(self, store: Store, settings: Settings) -> None:
+    :param slots: how many files and layers may come at the same time.
+    """
+
+    def __init__(self, store: Store, slots: Slots, tasks: asyncio.TaskGroup, settings: Settings) -> None:
         self._store = store
+        self._slots = slots
         self._settings = settings
+        self._flights: Flights[str, None] = Flights(tasks)
+        self._files: dict[str, list[_File]] = {}
 
     def reconfigure(self, settings: Settings) -> None:
         """Take changed settings."""
         self._settings = settings
 
-    async def fetch(
-        self,
-        manifest: Digest,
-        files: Sequence[Descriptor],
-        source: BlobSource,
-        progress: Sequence[LayerProgress],
+    async def ensure(
+        self, manifest: Digest, items: Sequence[Descriptor], source: BlobSource, shown: list[LayerProgress]
     ) -> None:
-        """Fetch every file and add them as one layer.
+        """Have an artifact's files in the store as one layer. The caller holds its key.
 
+        Who fetches it already is joined, as with layers.
+
+        :param shown: gets the progress of the files, which all pulls of the artifact share.
         :raises ImageMalformed: when two files have one name, or one is the other's directory.
         :raises LayerMismatch: when a file has another digest than the manifest says.
         """
-        names = [file_name(item) for item in files]
-        if len(set(names)) != len(names):
-            raise ImageMalformed(f"artifact {manifest}: two files have the same title")
+        key = artifact_key(manifest)
+        files = self._files.setdefault(key, _files(self._store, manifest, items))
+        shown[:] = [file.progress for file in files]
+        try:
+            await self._flights.insist(key, lambda: self._fetch(manifest, files, source))
+        finally:
+            if key not in self._flights:
+                self._files.pop(key, None)
+
+    async def _fetch(self, manifest: Digest, files: Sequence[_File], source: BlobSource) -> None:
+        if artifact_key(manifest) in self._store.snapshot.layers:
+            for file in files:
+                file.progress.stage = Stage.PRESENT
+            return
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                for file in files:
+                    await stack.enter_async_context(self._store.hold_partial(file.partial))
+                await self._make(manifest, files, source)
+        except DiskFull:
+            # Nobody could go on from it: it is in the way itself.
+            await asyncio.to_thread(_remove, files)
+            raise
+
+    async def _make(self, manifest: Digest, files: Sequence[_File], source: BlobSource) -> None:
         tree = self._store.paths.scratch()
         tape = tree.with_suffix(".tape")
         try:
-            await asyncio.to_thread(_prepare, tree, tape, names)
-            for name, item, shown in zip(names, files, progress, strict=True):
-                shown.stage = Stage.FETCHING
-                await self._fetch_file(tree / name, item, source, shown)
-                shown.stage = Stage.DONE
-            await self._store.add_layer(self._record(manifest, tree, files), tree, tape)
-        except FileExistsError:
-            pass  # another pull of the same artifact was quicker
+            await gather([self._fetch_file(file, source) for file in files])
+            directories = await asyncio.to_thread(_place, tree, tape, files)
+            await self._store.add_layer(self._record(manifest, files, directories), tree, tape)
         except OSError as error:
             raise disk_error(error, f"write artifact {manifest}") from error
         finally:
             await self._store.drop(tree, tape)
 
-    async def _fetch_file(
-        self, path: Path, item: Descriptor, source: BlobSource, progress: LayerProgress
-    ) -> None:
-        while True:
-            progress.received = 0
-            hasher = item.digest.hasher()
-            async with contextlib.aclosing(source.read(item)) as chunks:  # type: ignore[type-var]
-                fd = await asyncio.to_thread(os.open, path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-                try:
-                    async for chunk in chunks:
-                        hasher.update(chunk)
-                        await asyncio.to_thread(_write, fd, chunk)
-                        progress.received += len(chunk)
-                        progress.unpacked = progress.received
-                finally:
-                    os.close(fd)
-            if hasher.hexdigest() == item.digest.hex and progress.received == item.size:
-                return
-            if not source.distrust(item):
-                raise LayerMismatch(f"artifact file {item.digest}: what came has another digest")
+    async def _fetch_file(self, file: _File, source: BlobSource) -> None:
+        progress = file.progress
+        progress.stage = Stage.WAITING
+        async with self._slots:
+            try:
+                while not await self._attempt(file, source):
+                    log.warning("file has a wrong digest, fetching again", extra={"file": progress.digest})
+            except BaseException:
+                progress.stage = Stage.FAILED
+                raise
+        progress.stage = Stage.DONE
 
-    def _record(self, manifest: Digest, tree: Path, files: Sequence[Descriptor]) -> LayerRecord:
-        inodes = sum(1 for _ in tree.rglob("*")) + 2
+    async def _attempt(self, file: _File, source: BlobSource) -> bool:
+        """Bring a file to its end; returns whether it is what it should be.
+
+        :raises LayerMismatch: when it is not, and nobody else may have it.
+        """
+        item, progress = file.descriptor, file.progress
+        progress.begin()
+        async with partial_file(
+            file.partial, item, lambda: check_reserve(self._store, self._settings)
+        ) as partial:
+            resumed = partial.size > 0
+            progress.count(partial.size)
+            if partial.size < item.size:
+                async with contextlib.aclosing(source.read(item, partial.size)) as chunks:  # type: ignore[type-var]
+                    async for chunk in chunks:
+                        await partial.write(chunk)
+                        progress.count(len(chunk))
+                        progress.unpacked = progress.received
+            if partial.is_whole():
+                return True
+        await asyncio.to_thread(file.partial.unlink, missing_ok=True)
+        # What an earlier attempt left may be to blame; only fresh bytes speak against the host.
+        if not resumed and not source.distrust(item):
+            raise LayerMismatch(f"artifact file {item.digest}: what came has another digest")
+        return False
+
+    def _record(self, manifest: Digest, files: Sequence[_File], directories: int) -> LayerRecord:
         return LayerRecord(
             key=artifact_key(manifest),
             diff_id=f"triptych:artifact:{manifest}",
-            size=sum(item.size + 4095 & -4096 for item in files) + 4096,
-            inodes=inodes,
+            size=sum(file.descriptor.size + 4095 & -4096 for file in files) + 4096 * directories,
+            inodes=len(files) + directories + 1,
             complete=False,
             implied=(),
             opaque=(),
@@ -120,18 +181,43 @@ class ArtifactFetcher:
         )
 
 
-def _prepare(tree: Path, tape: Path, names: Sequence[str]) -> None:
-    tree.mkdir(mode=0o755)
-    tape.touch(mode=0o600)
+def _files(store: Store, manifest: Digest, items: Sequence[Descriptor]) -> list[_File]:
+    """The blobs of an artifact, each once, with the names that they get."""
+    files: dict[Digest, _File] = {}
+    names: set[str] = set()
+    for item in items:
+        partial = store.paths.partial(item.digest, artifact_key(manifest))
+        file = files.setdefault(item.digest, _File(item, partial, LayerProgress(item.digest, item.size)))
+        if file.descriptor.size != item.size:
+            raise ImageMalformed(f"artifact {manifest}: it gives file {item.digest} two sizes")
+        name = file_name(item)
+        if name in names:
+            raise ImageMalformed(f"artifact {manifest}: two files have the title {name[:200]!r}")
+        names.add(name)
+        file.names.append(name)
     for name in names:
-        parent = tree / os.path.dirname(name)
-        try:
-            parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        except FileExistsError:
-            raise ImageMalformed(f"artifact: the title {name!r} lies below another file") from None
+        if any(str(parent) in names for parent in PurePosixPath(name).parents):
+            raise ImageMalformed(f"artifact {manifest}: the title {name[:200]!r} lies below another file")
+    return list(files.values())
 
 
-def _write(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+def _place(tree: Path, tape: Path, files: Sequence[_File]) -> int:
+    """Put whole files where they belong. Blocking; returns the number of directories."""
+    tape.touch(mode=0o600)
+    names = [PurePosixPath(name) for file in files for name in file.names]
+    directories = [tree, *sorted({tree / parent for name in names for parent in name.parents} - {tree})]
+    for directory in directories:
+        directory.mkdir()
+        directory.chmod(0o755)  # whatever the umask
+    for file in files:
+        first, *more = (tree / name for name in file.names)
+        file.partial.rename(first)
+        first.chmod(0o644)
+        for other in more:
+            other.hardlink_to(first)
+    return len(directories)
+
+
+def _remove(files: Sequence[_File]) -> None:
+    for file in files:
+        file.partial.unlink(missing_ok=True)

@@ -10,6 +10,8 @@ from typing import Any, Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
+_OTHERS_FAILURES = 3
+
 
 @dataclass(slots=True, eq=False)
 class _Flight(Generic[T]):
@@ -65,6 +67,22 @@ class Flights(Generic[K, T]):
                 self._ending.setdefault(key, flight.result)
                 if flight.task is not None:
                     flight.task.cancel()
+
+    async def insist(self, key: K, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Do the work, or wait for who does it already, and do it oneself where others failed.
+
+        They may have failed for reasons of their own: credentials, a bad mirror.
+
+        :raises Exception: the work's error, or that of the third who failed.
+        """
+        for _ in range(_OTHERS_FAILURES):
+            try:
+                result, _ = await self.join(key, work)
+            except Joined as joined:
+                last = joined.error
+            else:
+                return result
+        raise last
 
     async def _run(self, key: K, flight: _Flight[T], work: Callable[[], Coroutine[Any, Any, T]]) -> None:
         """Never fails: the error belongs to the callers, not to the group."""

@@ -16,7 +16,7 @@ from triptych_service import span
 from triptych_image.errors import DiskFull, LayerMalformed, LayerMismatch, LayerTooLarge
 from triptych_image.faults import point
 from triptych_image.layers.marks import set_opaque
-from triptych_image.pull.flights import Flights, Joined, Slots
+from triptych_image.pull.flights import Flights, Slots
 from triptych_image.pull.progress import LayerProgress, Stage
 from triptych_image.pull.reserve import check_reserve
 from triptych_image.pull.scratch import Scratch, scratch
@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 
 _WATCH_SECONDS = 0.5
 _SMALL = 1 << 20
-_OTHERS_FAILURES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ class LayerFetcher:
         self._store = store
         self._workers = workers
         self._settings = settings
-        self._slots = Slots(settings.pull.max_concurrent_layers)
+        self.slots = Slots(settings.pull.max_concurrent_layers)
         self._flights: Flights[str, None] = Flights(tasks)
         self._progress: dict[str, LayerProgress] = {}
         self.on_end: Callable[[LayerProgress, bool], None] = lambda layer, succeeded: None
@@ -64,7 +63,7 @@ class LayerFetcher:
     def reconfigure(self, settings: Settings) -> None:
         """Take changed settings; what runs keeps the old ones."""
         self._settings = settings
-        self._slots.resize(settings.pull.max_concurrent_layers)
+        self.slots.resize(settings.pull.max_concurrent_layers)
 
     def progress(self, wanted: WantedLayer) -> LayerProgress:
         """The progress of a layer that `ensure` is or will be called for; shared by all pulls of it."""
@@ -77,21 +76,13 @@ class LayerFetcher:
     async def ensure(self, wanted: WantedLayer, source: BlobSource) -> None:
         """Have a layer in the store. The caller holds its key.
 
-        Who runs already is joined; if that fails, it may be for reasons of its own (credentials, a bad
-        mirror), so the layer is tried again from this caller's source.
+        Who runs already is joined; if that fails, the layer is tried again from this caller's source.
 
         :raises TriptychError: what went wrong, naming the layer.
         """
         progress = self.progress(wanted)
         try:
-            for _ in range(_OTHERS_FAILURES):
-                try:
-                    await self._flights.join(wanted.diff_id, lambda: self._fetch(wanted, source, progress))
-                except Joined as joined:
-                    last: Exception = joined.error
-                else:
-                    return
-            raise last
+            await self._flights.insist(wanted.diff_id, lambda: self._fetch(wanted, source, progress))
         finally:
             if wanted.diff_id not in self._flights:
                 self._progress.pop(wanted.diff_id, None)
@@ -102,7 +93,7 @@ class LayerFetcher:
             return
         progress.stage = Stage.WAITING
         async with contextlib.AsyncExitStack() as slot:
-            await slot.enter_async_context(self._slots)
+            await slot.enter_async_context(self.slots)
             try:
                 with span("pull.layer", digest=progress.digest, size=progress.total) as step:
                     await self._attempts(wanted, source, progress, slot)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from triptych_oci import (
-    Descriptor,
     Digest,
     ImageConfig,
     Manifest,
@@ -75,7 +74,7 @@ class Puller:
     ) -> None:
         self.board = PullBoard()
         self.layers = LayerFetcher(store, workers, tasks, settings)
-        self._artifacts = ArtifactFetcher(store, settings)
+        self._artifacts = ArtifactFetcher(store, self.layers.slots, tasks, settings)
         self.settings = settings
         self._store = store
         self._registry = registry
@@ -271,11 +270,10 @@ class Puller:
 
     async def _artifact(self, content: Content, source: BlobSource, record: PullRecord, hold: Hold) -> Chain:
         key = artifact_key(content.manifest_digest)
-        files: list[Descriptor] = list(content.manifest.layers or ())
-        record.layers = [LayerProgress(item.digest, item.size) for item in files]
         record.stage = Stage.FETCHING
         if not await hold.layers([key]):
-            await self._artifacts.fetch(content.manifest_digest, files, source, record.layers)
+            files = content.manifest.layers or ()
+            await self._artifacts.ensure(content.manifest_digest, files, source, record.layers)
         return Chain((key,), 0o755, 0, 0)
 
 

@@ -28,8 +28,8 @@ class BlobSource(Protocol):
     async def fetch(self, descriptor: Descriptor, count: Count) -> bytes:
         """A small blob whole, size and digest verified."""
 
-    def read(self, descriptor: Descriptor) -> AsyncIterator[bytes]:
-        """A blob's bytes in chunks."""
+    def read(self, descriptor: Descriptor, offset: int) -> AsyncIterator[bytes]:
+        """A blob's bytes from an offset, in chunks."""
 
     def distrust(self, descriptor: Descriptor) -> bool:
         """The blob had another digest; returns whether somebody else may have the right one."""
@@ -49,8 +49,8 @@ class RegistrySource:
     async def fetch(self, descriptor: Descriptor, count: Count) -> bytes:
         return await self._repository.fetch_blob(descriptor, limit=descriptor.size, progress=count)
 
-    def read(self, descriptor: Descriptor) -> AsyncIterator[bytes]:
-        return self._repository.open_blob(descriptor)
+    def read(self, descriptor: Descriptor, offset: int) -> AsyncIterator[bytes]:
+        return self._repository.open_blob(descriptor, offset=offset)
 
     def distrust(self, descriptor: Descriptor) -> bool:
         return self._repository.distrust(descriptor)

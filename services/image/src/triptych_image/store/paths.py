@@ -3,7 +3,7 @@
 root/blobs/sha256/<hex>   manifests and configs, and packed layers where they are kept (OCI image layout)
 root/l/<key>/             unpacked layers; short names, because overlayfs takes one page of options
 root/t/<key>              the tape of a layer: its archive without the files' contents
-root/p/<blob>-<key>       packed layers that are not whole yet, to go on from
+root/p/<blob>-<key>       packed layers and files of artifacts on their way, to go on from
 root/ballast              room for removals on a full disk
 root/tmp/                 what is being made; emptied at start
 root/trash/               what is being removed; emptied at start
