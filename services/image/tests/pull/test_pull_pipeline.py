@@ -337,13 +337,13 @@ async def test_a_pull_that_meets_the_removal_of_its_image_commits_what_is_there(
     image, rebuilt = make_image(layer), make_image(layer, annotations={"again": "1"})
     assert (image.id, image.digest == rebuilt.digest) == (rebuilt.id, False)
     await pull(puller, registry.add("x:1", image))
-    synced = store.gate.sync
+    synced = store.sync
 
     async def sync() -> None:
         await synced()
         await store.remove_images([image.id])
 
-    monkeypatch.setattr(store.gate, "sync", sync)
+    monkeypatch.setattr(store, "sync", sync)
     await pull(puller, registry.add("x:1", rebuilt))
     assert set(store.snapshot.images[image.id].blobs) == {image.id, rebuilt.digest}
     assert await whole(store, workers)

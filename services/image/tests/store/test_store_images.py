@@ -164,7 +164,7 @@ async def test_a_removal_during_a_commit_takes_the_older_blobs_along(
     first = await add_image(store, b"1", key, manifest=b"m1")
     await add_image(store, b"1", key, manifest=b"m2")
     assert len(store.snapshot.images[first.id].blobs) == 3
-    synced = store.gate.sync
+    synced = store.sync
 
     async def sync() -> None:
         await synced()
@@ -172,7 +172,7 @@ async def test_a_removal_during_a_commit_takes_the_older_blobs_along(
 
     with store.hold() as hold:
         await hold.layers([key])
-        monkeypatch.setattr(store.gate, "sync", sync)
+        monkeypatch.setattr(store, "sync", sync)
         await add_image(store, b"1", key, manifest=b"m3")
     blobs = store.snapshot.images[first.id].blobs
     assert set(blobs) == {first.id, Digest.of(b"m3")}

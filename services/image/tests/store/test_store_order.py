@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 import time
@@ -17,6 +18,7 @@ from triptych_image.store import (
     NameRecord,
     Paths,
     Store,
+    _commits,
     durability,
     layer_key,
 )
@@ -79,23 +81,23 @@ async def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
     await store.close()
 
 
-async def add_image(store: Store) -> str:
-    key = layer_key("layer")
-    with store.hold() as hold:
-        await hold.blobs({Digest.of(MANIFEST): MANIFEST, IMAGE: CONFIG})
+async def add_image(store: Store, config: bytes = CONFIG) -> None:
+    name, image_id = f"layer of {config!r}", Digest.of(config)
+    key = layer_key(name)
+    with store.importing() as hold:
+        await hold.blobs({Digest.of(MANIFEST): MANIFEST, image_id: config})
         tree = store.paths.scratch()
         tree.mkdir()
         (tree / "file").write_text("x")
         tape = tree.with_suffix(".tape")
         tape.touch()
-        record = LayerRecord(key, "layer", 4096, 1, True, ("",), (), store.boot, time.time_ns())
+        record = LayerRecord(key, name, 4096, 1, True, ("",), (), store.boot, time.time_ns())
         await store.add_layer(record, tree, tape)
-        blobs = (Digest.of(MANIFEST), IMAGE)
+        blobs = (Digest.of(MANIFEST), image_id)
         image = ImageRecord(
-            IMAGE, ImageKind.IMAGE, blobs[0], IMAGE, (key,), blobs, 8192, "", {}, 0o755, 0, 0, "", 1
+            image_id, ImageKind.IMAGE, blobs[0], image_id, (key,), blobs, 8192, "", {}, 0o755, 0, 0, "", 1
         )
-        await store.commit_image(image, [NameRecord("host/x:1", IMAGE, blobs[0])])
-    return key
+        await store.commit_image(image, [NameRecord(f"host/{image_id.hex}:1", image_id, blobs[0])])
 
 
 async def test_data_then_sync_then_a_synced_row(recorded: tuple[Store, Recorder]) -> None:
@@ -115,6 +117,23 @@ async def test_data_then_sync_then_a_synced_row(recorded: tuple[Store, Recorder]
     assert synced[-2:] == ["COMMIT", "NORMAL"]
     # The layer stops being one that only this boot vouches for in the transaction that follows the sync.
     assert events.index("UPDATE layers") > events.index("INSERT INTO images") > events.index("FULL")
+
+
+async def test_images_that_are_whole_together_share_the_sync_and_the_transaction(
+    recorded: tuple[Store, Recorder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, recorder = recorded
+    monkeypatch.setattr(_commits, "_GATHER_SECONDS", 3600.0)
+    await asyncio.gather(*(add_image(store, b"config %d" % number) for number in range(3)))
+    events = recorder.take()
+    (synced,) = (position for position, event in enumerate(events) if event == "sync")
+    made = [position for position, event in enumerate(events) if event.startswith("rename")]
+    assert len(made) == 3 * 2 + 1 + 3 and max(made) < synced
+    assert events[synced : synced + 3] == ["sync", "FULL", "BEGIN"]
+    assert events[-2:] == ["COMMIT", "NORMAL"]
+    assert events[synced:].count("INSERT INTO images") == 3
+    assert events.count("COMMIT") == 3 + 1
+    assert len(store.snapshot.images) == len(store.snapshot.names) == 3
 
 
 async def test_a_layer_has_its_row_after_its_files(recorded: tuple[Store, Recorder]) -> None:

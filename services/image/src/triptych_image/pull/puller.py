@@ -204,7 +204,7 @@ class Puller:
 
         :param target: digest that the names stand for.
         """
-        with self._store.hold() as hold:
+        with self._store.importing() as hold:
             keep = self.settings.pull.keep_compressed
             kept = [item.digest for item in content.manifest.layers or ()] if keep else []
             await hold.blobs(content.blobs, kept)

@@ -19,11 +19,10 @@ from triptych_oci import Digest
 
 from triptych_image.errors import StoreUnusable
 from triptych_image.faults import point
-from triptych_image.store import _recovery
+from triptych_image.store import _recovery, durability
 from triptych_image.store._database import Database, DatabaseBroken
 from triptych_image.store._trash import discard, empty_trash
 from triptych_image.store.ballast import Ballast
-from triptych_image.store.durability import SyncGate, boot_id
 from triptych_image.store.paths import Paths
 from triptych_image.store.records import Snapshot
 
@@ -36,7 +35,6 @@ class Core:
     """A store that is open.
 
     :ivar snapshot: everything there is, at this moment.
-    :ivar gate: syncs what was written.
     :ivar boot: the current boot's ID.
     :ivar trash: set when there may be something to free.
     """
@@ -44,8 +42,7 @@ class Core:
     def __init__(self, paths: Paths, *, sync: bool = True, keep_seconds: float = 1800.0) -> None:
         self.paths = paths
         self.snapshot = Snapshot()
-        self.gate = SyncGate(paths.root, enabled=sync)
-        self.boot = boot_id()
+        self.boot = durability.boot_id()
         self.keep_seconds = keep_seconds
         self.trash = asyncio.Event()
         self._ballast = Ballast(paths.ballast)
@@ -55,6 +52,7 @@ class Core:
         self._held_partials: set[str] = set()
         self._lock_fd = -1
         self._emptying = asyncio.Lock()
+        self._syncs = sync
 
     async def open(self) -> None:
         """Take the directories, read the rows, and put aside what a crash left.
@@ -95,6 +93,14 @@ class Core:
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
             self._lock_fd = -1
+
+    async def sync(self) -> None:
+        """Return once what was written is durable, unless the settings do without.
+
+        :raises OSError: when the disk says that something could not be written.
+        """
+        if self._syncs:
+            await durability.sync(self.paths.root)
 
     # -- claims
 

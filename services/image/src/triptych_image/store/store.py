@@ -9,18 +9,21 @@ trash, free. So a row never outlives its data, and data without a row is a lefto
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from triptych_image.errors import ImageNotFound
 from triptych_image.faults import point
 from triptych_image.store import _changes, _rows
+from triptych_image.store._commits import Commit, Committer
 from triptych_image.store._content import Content
 from triptych_image.store._database import transaction
-from triptych_image.store._disk import disk_error
 from triptych_image.store._writable import Writable
-from triptych_image.store.records import ImageRecord, NameRecord
+from triptych_image.store.holds import Hold
+from triptych_image.store.paths import Paths
+from triptych_image.store.records import ImageRecord, NameRecord, Snapshot
 
 
 class Store(Content, Writable):
@@ -34,6 +37,21 @@ class Store(Content, Writable):
             return snapshot.images.get(name.image_id)
         return snapshot.images.get(text)
 
+    def __init__(self, paths: Paths, *, sync: bool = True, keep_seconds: float = 1800.0) -> None:
+        super().__init__(paths, sync=sync, keep_seconds=keep_seconds)
+        self._committer = Committer(lambda: self.sync(), self._insert_images)
+
+    async def close(self) -> None:
+        """Finish commits, and close the database."""
+        await self._committer.close()
+        await super().close()
+
+    @contextlib.contextmanager
+    def importing(self) -> Iterator[Hold]:
+        """A hold for what an image is made of that is going to be committed."""
+        with self._committer.coming(), self.hold() as hold:
+            yield hold
+
     async def commit_image(self, image: ImageRecord, names: Sequence[NameRecord]) -> None:
         """Make an image visible. Its layers and blobs are there already; they are synced first.
 
@@ -41,30 +59,30 @@ class Store(Content, Writable):
 
         :raises DiskFull: when the disk does not take them.
         """
-        try:
-            await self.gate.sync()
-        except OSError as error:
-            raise disk_error(error, f"sync image {image.id}") from error
+        await self._committer.commit(image, names)
 
+    async def _insert_images(self, commits: Sequence[Commit]) -> None:
         def work(connection: sqlite3.Connection) -> None:
             point("commit-before-row")
-            merged = self._with_what_was(image)
+            after = self.snapshot
             with transaction(connection, durable=True):
-                _rows.insert_image(connection, merged)
-                connection.executemany(
-                    "UPDATE layers SET boot='' WHERE key=? AND boot!=''", [(key,) for key in image.layers]
-                )
-                for name in names:
-                    _rows.insert_name(connection, name)
+                for commit in commits:
+                    image = self._with_what_was(after, commit.image)
+                    _rows.insert_image(connection, image)
+                    keys = [(key,) for key in image.layers]
+                    connection.executemany("UPDATE layers SET boot='' WHERE key=? AND boot!=''", keys)
+                    for name in commit.names:
+                        _rows.insert_name(connection, name)
+                    after = _changes.with_image(after, image, commit.names)
                 point("commit-in-transaction")
-            self.snapshot = _changes.with_image(self.snapshot, merged, names)
+            self.snapshot = after
             point("commit-after-row")
 
         await self._database.run(work)
 
-    def _with_what_was(self, image: ImageRecord) -> ImageRecord:
+    def _with_what_was(self, snapshot: Snapshot, image: ImageRecord) -> ImageRecord:
         """In the database's thread: until then a removal may take an older one and its blobs away."""
-        old = self.snapshot.images.get(image.id)
+        old = snapshot.images.get(image.id)
         if old is None:
             return image
         blobs = tuple(sorted({*image.blobs, *old.blobs}))
