@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sqlite3
 import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from triptych_image.app import App
@@ -344,6 +345,31 @@ async def test_a_broken_database_is_put_aside_with_all_that_it_knew(store: Store
     assert (aside / "rootfs/c1").is_dir()
     assert on_disk(again) == {"l": 0, "t": 0, "b": 0}
     await add_image(again, b"2", await add_layer(again, "new"), name="host/x:1")
+    await again.close()
+
+
+@pytest.mark.parametrize("place", ["store/rootfs", "disk"])
+async def test_writable_layers_at_a_mount_point_are_put_aside_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    paths = Paths(tmp_path / "store", tmp_path / place)
+    paths.make()
+    (paths.rootfs / "c1/upper").mkdir(parents=True)
+    paths.database.write_bytes(b"junk" * 1000)
+    real = os.rename
+
+    def rename(source: Any, target: Any) -> None:
+        if Path(source) == paths.rootfs:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        real(source, target)
+
+    monkeypatch.setattr(os, "rename", rename)
+    opened = Store(paths, sync=False)
+    await opened.open()
+    await opened.close()
+    await (again := Store(paths, sync=False)).open()
+    (aside,) = paths.root.glob("broken-*")
+    assert (paths.rootfs / f".{aside.name}/c1/upper").is_dir()
     await again.close()
 
 

@@ -97,8 +97,7 @@ def discard_strays(paths: Paths, snapshot: Snapshot, oldest: int) -> int:
     strays = [Path(entry.path) for entry in os.scandir(paths.tmp)]
     for directory in (paths.layers, paths.tapes):
         strays += [Path(e.path) for e in os.scandir(directory) if e.name not in snapshot.layers]
-    known_rootfs.add(paths.rootfs_trash.name)
-    strays += [Path(e.path) for e in os.scandir(paths.rootfs) if e.name not in known_rootfs]
+    strays += [Path(e.path) for e in _containers(paths) if e.name not in known_rootfs]
     for algorithm in os.scandir(paths.blobs):
         strays += [
             Path(e.path)
@@ -122,8 +121,19 @@ def quarantine(paths: Paths) -> Path:
     for path in (*(paths.root / name for name in names), paths.layers, paths.tapes, paths.blobs):
         if path.exists():
             os.rename(path, aside / path.name)
-    if paths.rootfs.parent == paths.root:
-        os.rename(paths.rootfs, aside / paths.rootfs.name)
-    else:
-        os.rename(paths.rootfs, paths.rootfs.with_name(f"{paths.rootfs.name}-{aside.name}"))
+    inside = paths.rootfs.parent == paths.root
+    name = f"{paths.rootfs.name}-{aside.name}"
+    try:
+        os.rename(paths.rootfs, aside / paths.rootfs.name if inside else paths.rootfs.with_name(name))
+    except OSError:
+        # A mount point cannot be moved, what is in it can.
+        hidden = paths.rootfs / f".{aside.name}"
+        hidden.mkdir(mode=0o700)
+        for entry in _containers(paths):
+            os.rename(entry.path, hidden / entry.name)
     return aside
+
+
+def _containers(paths: Paths) -> list[os.DirEntry[str]]:
+    """Writable layers as they lie there; what begins with a dot is none."""
+    return [entry for entry in os.scandir(paths.rootfs) if not entry.name.startswith(".")]
