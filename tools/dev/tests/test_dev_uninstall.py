@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from triptych_dev.node import UninstallOptions, manager, uninstall
 from triptych_dev.node.manifest import Kind, Manifest
 from triptych_dev.node.places import CHECKOUT, inside
+from triptych_dev.node.uninstall import left_over
+from triptych_linux import mounts
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -47,6 +50,17 @@ def test_directories_elsewhere_that_are_gone_are_not_left(installed: Path) -> No
 
 def test_data_that_is_to_be_kept_is_not_left(installed: Path) -> None:
     assert uninstall(UninstallOptions(root=installed, keep_data=True), lambda step: None) == []
+
+
+def test_an_operators_disk_is_not_left_and_what_is_mounted_in_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = ("/", "/data/images", "/data/images/layers", "/data/images/rootfs/c/merged", "/data/other")
+    table = [replace(mounts.mount_of("/"), mount_point=point) for point in points]
+    monkeypatch.setattr(mounts, "mount_table", lambda: table)
+    options = UninstallOptions(places=replace(CHECKOUT, units=tmp_path), keep_config=True, keep_data=True)
+    left = left_over(options, [Path("/data/images"), Path("/data/images/layers")])
+    assert [line for line in left if line.startswith("mount ")] == ["mount /data/images/rootfs/c/merged"]
 
 
 def test_a_node_without_nftables_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -166,20 +166,21 @@ def _remove_networks(networks: list[_Network]) -> None:
         rules.remove_entry_points()
 
 
-def left_over(options: UninstallOptions, elsewhere: Iterable[Path]) -> Iterator[str]:
+def left_over(options: UninstallOptions, elsewhere: Collection[Path]) -> Iterator[str]:
     """What of triptych is still on this machine.
 
-    :param elsewhere: directories where its mounts may be, beside those of STATE.
+    :param elsewhere: directories where its mounts may be, beside those of STATE; one that is a mount itself
+        is an operator's disk.
     """
-    state = (*STATE, *elsewhere)
     for directory in (options.places.prefix, *(() if options.keep_data else STATE)):
         if directory.exists():
             yield f"directory {directory}"
     if not options.keep_config and options.places.config.exists():
         yield f"directory {options.places.config}"
     for entry in mounts.mount_table():
-        if any(Path(entry.mount_point).is_relative_to(directory) for directory in state):
-            yield f"mount {entry.mount_point}"
+        point = Path(entry.mount_point)
+        if point not in elsewhere and any(point.is_relative_to(place) for place in (*STATE, *elsewhere)):
+            yield f"mount {point}"
     for unit in sorted(options.places.units.glob("triptych*")):
         yield f"unit {unit}"
     for group in sorted(Path("/sys/fs/cgroup").glob("**/triptych*")):
