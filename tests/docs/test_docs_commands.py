@@ -62,12 +62,9 @@ DEBIAN = {
 }
 
 RULED = {"triptych", "./dev", "systemctl", "journalctl", *FOREIGN}
-
 _BLOCK = re.compile(r"^( *)```(\w+)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
-_EXAMPLE = "registry.example/app:v1"
-
-
 _INLINE = re.compile(rf"`((?:{'|'.join(map(re.escape, sorted(RULED)))}) [^`]+)`")
+_EXAMPLES = re.compile(r"registry\.example/app:v1|REFERENCE")
 
 
 @dataclass(frozen=True)
@@ -118,6 +115,7 @@ def _unique(commands: list[Command]) -> list[Command]:
 
 
 def test_every_command_has_a_rule() -> None:
+    assert [*_lines()], "the pages show commands"
     assert {"triptych config check", "triptych image prune -a"} <= {line for _, line in _inline()}
     assert [str(command) for command in _commands() if command.words[0] not in RULED] == []
 
@@ -126,9 +124,7 @@ def test_every_command_has_a_rule() -> None:
 @pytest.mark.requires("bridge", "busybox", "conmon", "docker-registry", "runc", "seccomp.json")
 @pytest.mark.parametrize("command", _unique(_commands("triptych")), ids=str)
 def test_triptych_commands_run(command: Command, live_stack: Stack, live_image: str, tmp_path: Path) -> None:
-    words = [
-        word.replace(_EXAMPLE, live_image).replace("REFERENCE", live_image) for word in command.words[1:]
-    ]
+    words = [_EXAMPLES.sub(live_image, word) for word in command.words[1:]]
     if words == ["top"]:
         words += ["-n", "1"]  # has no end
     if words[:2] == ["image", "load"]:
