@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
@@ -18,6 +19,7 @@ from triptych_errors import Internal
 from triptych_linux.process import shielded
 from triptych_runtime import recovery
 from triptych_runtime.cgroups.groupkill import GroupKills
+from triptych_runtime.checkpoint.manifest import VERSION, PodManifest, write_manifest
 from triptych_runtime.containers import handle_exit
 from triptych_runtime.containers.exits import on_exit
 from triptych_runtime.errors import (
@@ -41,6 +43,7 @@ from triptych_runtime.rpc.exec import exec_
 from triptych_runtime.rpc.exec_sync import exec_sync
 from triptych_runtime.rpc.remove_container import remove_container
 from triptych_runtime.rpc.remove_pod_sandbox import remove_pod_sandbox
+from triptych_runtime.rpc.restore_pod import restore_pod
 from triptych_runtime.rpc.run_pod_sandbox import run_pod_sandbox
 from triptych_runtime.rpc.start_container import start_container
 from triptych_runtime.rpc.stop_container import stop_container
@@ -573,6 +576,49 @@ async def test_an_init_that_ends_before_its_pod_is_ready(node: Node, steps: Step
     assert (await run).pod_sandbox_id == sandbox_id
     await node.flights.settled_below("lose ")
     assert node.state.sandboxes[sandbox_id].phase is SandboxPhase.NOT_READY
+
+
+@pytest.fixture
+def restore_request(node: Node, steps: Steps, tmp_path: Path) -> cri.RestorePodRequest:
+    """Of a checkpoint without containers."""
+    write_manifest(tmp_path, PodManifest(VERSION, "pod", "n", "u", "", 1, ()))
+    node.criu = cast(Any, SimpleNamespace(require=lambda _: steps("criu")))
+    return cri.RestorePodRequest(checkpoint_path=str(tmp_path), config=pod_config())
+
+
+async def test_a_restore_asked_for_again_while_it_ends_is_not_done_twice(
+    node: Node, steps: Steps, restore_request: cri.RestorePodRequest
+) -> None:
+    gate = steps.hold("network.setup")
+    first = asyncio.create_task(restore_pod(node, restore_request))
+    await steps.begun["network.setup"].wait()
+    criu = steps.hold("criu")
+    again = asyncio.create_task(restore_pod(node, restore_request))
+    differing = cri.RestorePodRequest()
+    differing.CopyFrom(restore_request)
+    differing.checkpoint_path = "/another"
+    other = asyncio.create_task(restore_pod(node, differing))
+    await asyncio.sleep(0)
+    gate.set()
+    answer = await first
+    criu.set()
+    assert await again == answer
+    with pytest.raises(NameInUse):
+        await other
+    assert steps.done.count("criu") == 1
+
+
+async def test_a_restore_takes_no_pod_that_somebody_else_ran_meanwhile(
+    node: Node, steps: Steps, restore_request: cri.RestorePodRequest
+) -> None:
+    gate = steps.hold("criu")
+    restore = asyncio.create_task(restore_pod(node, restore_request))
+    await steps.begun["criu"].wait()
+    pod = await run_pod_sandbox(node, run_request())
+    gate.set()
+    with pytest.raises(NameInUse):
+        await restore
+    assert node.state.sandboxes[pod.pod_sandbox_id].phase is SandboxPhase.READY
 
 
 async def test_a_removal_that_fails_is_shown_and_repeated(node: Node, steps: Steps) -> None:

@@ -27,7 +27,7 @@ async def restore_pod(node: Node, request: api_pb2.RestorePodRequest) -> api_pb2
 
     Containers are matched by name. The checkpoint is only read: its images are copied, so that it may be
     deleted after this call. On an error nothing remains. A retry joins the restore that runs, or finds its
-    result.
+    result, also without the checkpoint.
 
     :raises CheckpointUnreadable: for a path that holds no checkpoint. :raises InvalidArgument: for options
         (none is known), or configs that do not match the checkpoint's containers.
@@ -37,15 +37,8 @@ async def restore_pod(node: Node, request: api_pb2.RestorePodRequest) -> api_pb2
         raise InvalidArgument(f"options: unknown: {', '.join(sorted(request.options))}")
     meta = request.config.metadata
     name = f"{meta.name}_{meta.namespace}_{meta.uid}_{meta.attempt}"
-    if f"restore {name}" not in node.flights:
-        found = await _existing(node, name, request)
-        if found is not None:
-            return found
-    source = Path(request.checkpoint_path)
-    manifest = await asyncio.to_thread(read_manifest, source)
-    entries = _match(manifest.containers, list(request.container_configs))
-    await node.criu.require(node.handlers.get(request.runtime_handler))
-    return await node.flights.join(f"restore {name}", lambda: _restore(node, request, source, entries))
+    made = await node.flights.join(f"restore {name}", lambda: _restore(node, name, request))
+    return await _existing(node, name, request) or made
 
 
 async def _existing(
@@ -84,7 +77,19 @@ async def _existing(
     return response
 
 
-async def _restore(
+async def _restore(node: Node, name: str, request: api_pb2.RestorePodRequest) -> api_pb2.RestorePodResponse:
+    # Looked for within the flight: a retry may come while the restore that it asks for ends.
+    found = await _existing(node, name, request)
+    if found is not None:
+        return found
+    source = Path(request.checkpoint_path)
+    manifest = await asyncio.to_thread(read_manifest, source)
+    entries = _match(manifest.containers, list(request.container_configs))
+    await node.criu.require(node.handlers.get(request.runtime_handler))
+    return await _make(node, request, source, entries)
+
+
+async def _make(
     node: Node,
     request: api_pb2.RestorePodRequest,
     source: Path,

@@ -81,7 +81,12 @@ def _existing(node: Node, draft: SandboxRecord) -> str | None:
     record = node.state.sandboxes.get(identity) if identity else None
     if record is None or record.phase not in (SandboxPhase.READY, SandboxPhase.NOT_READY):
         return None
-    same = record.config == draft.config and record.handler == draft.handler
+    # An undo of RestorePod removes its pod, which is to be nobody else's.
+    same = (record.config, record.handler, record.restoring) == (
+        draft.config,
+        draft.handler,
+        draft.restoring,
+    )
     if record.phase is SandboxPhase.READY and same:
         return record.id
     state = "is configured otherwise" if record.phase is SandboxPhase.READY else "was stopped"
