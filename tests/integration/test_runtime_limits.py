@@ -28,19 +28,16 @@ def test_limits_and_their_change(driver: Driver) -> None:
     limits.oom_score_adj = 900
     container = driver.launch(pod, config)
     assert driver.output(container, "cat", "/proc/1/oom_score_adj") == "900\n"
-    group = driver.container_info(container)["cgroupsPath"]
-    memory = Path("/sys/fs/cgroup/memory", group.lstrip("/"), "memory.limit_in_bytes")
-    unified = Path("/sys/fs/cgroup", group.lstrip("/"), "memory.max")
-    known = memory if memory.exists() else unified
-    assert int(known.read_text()) == 64 << 20
+    group = memory_group(driver, container)
+    assert memory_limit(group) == 64 << 20
     bigger = cri.LinuxContainerResources(memory_limit_in_bytes=96 << 20, memory_swap_limit_in_bytes=96 << 20)
     driver.stub.UpdateContainerResources(
         cri.UpdateContainerResourcesRequest(container_id=container, linux=bigger), timeout=DEADLINE
     )
-    assert int(known.read_text()) == 96 << 20
+    assert memory_limit(group) == 96 << 20
     reported = driver.status(container).resources.linux
     assert (reported.memory_limit_in_bytes, reported.cpu_quota) == (96 << 20, 50_000)
-    if known is memory:
+    if not UNIFIED:
         wrong = cri.LinuxContainerResources(unified={"memory.high": "1"})
         with refused(grpc.StatusCode.FAILED_PRECONDITION) as refusal:
             driver.stub.UpdateContainerResources(
@@ -59,12 +56,7 @@ def test_a_limit_changed_before_the_start(driver: Driver) -> None:
         cri.UpdateContainerResourcesRequest(container_id=container, linux=limits), timeout=DEADLINE
     )
     driver.start(container)
-    group = driver.container_info(container)["cgroupsPath"].lstrip("/")
-    files = [
-        Path("/sys/fs/cgroup/memory", group, "memory.limit_in_bytes"),
-        Path("/sys/fs/cgroup", group, "memory.max"),
-    ]
-    assert [int(file.read_text()) for file in files if file.exists()] == [48 << 20]
+    assert memory_limit(memory_group(driver, container)) == 48 << 20
     reported = driver.status(container).resources.linux
     assert (reported.memory_limit_in_bytes, reported.memory_swap_limit_in_bytes) == (48 << 20, 0)
 

@@ -41,14 +41,17 @@ def reboot(stack: Stack, pods: list[str]) -> None:
     """What a reboot does to a node, as far as it can be done to one that runs on."""
     stack.kill("runtime")
     stack.kill("image")
-    for file in Path("/sys/fs/cgroup").glob("*/triptych/*/**/cgroup.procs"):
-        if any(pod in str(file) for pod in pods):
+
+    def groups() -> list[Path]:
+        """The pods' cgroups, whichever driver made them."""
+        every = (Path(directory) for directory, _, _ in os.walk("/sys/fs/cgroup"))
+        return [directory for directory in every if any(pod in directory.name for pod in pods)]
+
+    for file in [file for group in groups() for file in group.glob("**/cgroup.procs")]:
+        with contextlib.suppress(OSError):  # systemd removes the scope of what ended
             for pid in file.read_text().split():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(pid), signal.SIGKILL)
-
-    def groups() -> list[Path]:
-        return [d for pod in pods for d in Path("/sys/fs/cgroup").glob(f"*/triptych/{pod}")]
 
     def emptied() -> bool:
         for group in groups():
