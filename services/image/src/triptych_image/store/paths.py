@@ -14,6 +14,7 @@ rootfs/.trash/            what is being removed of them, where they lie on anoth
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import os
 import re
@@ -131,6 +132,7 @@ class Paths:
             layout.write_text(_LAYOUT, encoding="ascii")
 
 
+@functools.lru_cache(maxsize=512)
 def layer_key(diff_id: str) -> str:
     """The directory name of a layer: 26 characters of 130 bits of its diffID's hash."""
     raw = hashlib.sha256(diff_id.encode()).digest()[:17]
