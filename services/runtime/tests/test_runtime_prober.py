@@ -14,8 +14,12 @@ class Kept:
     """What the probe cache keeps."""
 
     text = ""
+    failures = 0
 
     async def load(self) -> str:
+        if self.failures:
+            self.failures -= 1
+            raise OSError("too many open files")
         return self.text
 
     async def save(self, text: str) -> None:
@@ -23,14 +27,18 @@ class Kept:
 
 
 @pytest.fixture
-def probes(tmp_path: Path) -> Prober:
+def kept() -> Kept:
+    return Kept()
+
+
+@pytest.fixture
+def probes(tmp_path: Path, kept: Kept) -> Prober:
     """Of crun, which works once the file `well` is there; runc, which works; and one that is turned off."""
     well = tmp_path / "well"
     for name, condition in (("crun", f"[ -e {well} ] || exit 1"), ("runc", "")):
         program = tmp_path / name
         program.write_text(f"#!/bin/sh\n{condition}\n[ $1 = features ] && exit 1\necho {name} version 1\n")
         program.chmod(0o755)
-    kept = Kept()
     return Prober(
         {
             name: HandlerConfig(str(tmp_path / program), tmp_path / "oci" / name, enabled=name != "off")
@@ -71,16 +79,19 @@ async def test_the_configured_default_stays_though_it_does_not_work(probes: Prob
 
 @pytest.mark.parametrize("asked", [False, True])
 async def test_a_handler_that_fails_is_probed_again(
-    probes: Prober, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: bool
+    probes: Prober, kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: bool
 ) -> None:
     monkeypatch.setattr(prober, "_PAUSE", 1000.0 if asked else 0.01)
     handlers = Handlers({}, "")
     await probes.probe(handlers)
+    kept.failures = 1
     task = asyncio.create_task(probes.keep_probing(handlers))
     (tmp_path / "well").touch()
-    if asked:
-        probes.soon()
     async with asyncio.timeout(60):
+        for _ in range(2 * asked):
+            probes.soon()
+            while kept.failures:
+                await asyncio.sleep(0.01)
         while handlers.default != "crun":
             await asyncio.sleep(0.01)
     task.cancel()

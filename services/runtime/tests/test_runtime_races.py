@@ -15,6 +15,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 from runtime.v1 import api_pb2 as cri
+from triptych_dev.patience import PATIENCE
 from triptych_errors import Internal
 from triptych_linux.process import shielded
 from triptych_runtime import recovery
@@ -250,7 +251,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
 async def node(tmp_path: Path, steps: Steps) -> AsyncIterator[Node]:
     database = Database(tmp_path / "state.db")
     await database.open()
-    deadlines = DeadlineSettings(create=0.3, kill=0.2)
+    deadlines = DeadlineSettings(create=60 * PATIENCE, kill=0.2)
     runtime = FakeRuntime("crun", "/no/crun", tmp_path / "oci")
     made = Node(
         settings=Settings(deadlines=deadlines),
@@ -376,9 +377,9 @@ async def test_an_undo_goes_on_after_a_step_that_fails(node: Node, steps: Steps)
 async def test_a_plugin_that_hangs_in_the_undo_keeps_only_the_network(
     node: Node, steps: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module, name in (("lifecycle.undo", "STEP_DEADLINE"), ("sandboxes.release", "NETWORK_PATIENCE")):
-        part = importlib.import_module(f"triptych_runtime.{module}")
-        monkeypatch.setattr(part, name, getattr(part, name) / 50)
+    release = importlib.import_module("triptych_runtime.sandboxes.release")
+    assert release.NETWORK_PATIENCE <= release.STEP_DEADLINE / 2
+    monkeypatch.setattr(release, "NETWORK_PATIENCE", 0.05)
     steps.errors["network.setup"] = Internal("no ADD")
     gate = steps.hold("network.teardown")
     with pytest.raises(Internal, match="^no ADD$"):
@@ -404,6 +405,7 @@ async def test_a_cancelled_stop_comes_to_its_end(node: Node, steps: Steps) -> No
 
 
 async def test_a_pod_that_does_not_come_to_its_end(node: Node, steps: Steps) -> None:
+    node.settings = Settings(deadlines=DeadlineSettings(create=0.3))
     steps.hold("network.setup")
     with pytest.raises(OperationTimeout, match=r"run pod sandbox n/pod: no end after 0\.3 s"):
         await run_pod_sandbox(node, run_request())
@@ -698,6 +700,7 @@ async def test_the_grace_of_a_stop_counts_from_its_signal(node: Node, steps: Ste
 async def test_a_start_that_does_not_come_to_its_end(node: Node, steps: Steps) -> None:
     await a_pod(node)
     await a_container(node)
+    node.settings = Settings(deadlines=DeadlineSettings(create=0.3))
     steps.hold("conmon.create")
     starts = [start_container(node, cri.StartContainerRequest(container_id=APP)) for _ in range(2)]
     outcomes = await asyncio.gather(*starts, return_exceptions=True)
@@ -746,7 +749,7 @@ async def test_what_hangs_does_not_keep_the_daemon_from_getting_ready(
     await a_pod(node, id="c" * 64, phase=SandboxPhase.CREATING, config=pod_config("half"))
     await a_container(node, ContainerPhase.STARTING)
     network, runtime = steps.hold("network.teardown"), steps.hold("runtime.delete")
-    async with asyncio.timeout(0.25):
+    async with asyncio.timeout(30 * PATIENCE):
         await recovery.reconcile(node, rebooted=False)
     # Work on what hangs waits for it; the rest goes on.
     stop = asyncio.create_task(stop_pod_sandbox(node, cri.StopPodSandboxRequest(pod_sandbox_id=POD)))

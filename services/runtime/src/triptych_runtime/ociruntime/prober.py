@@ -95,7 +95,10 @@ class Prober:
             except TimeoutError:
                 pause = min(2 * pause, _LONGEST_PAUSE)
             self._asked.clear()
-            await self.probe(handlers)
+            try:
+                await self.probe(handlers)
+            except (TriptychError, OSError) as error:
+                log.warning("runtime handlers could not be probed", extra={"error": str(error)})
 
     async def _one(self, name: str) -> Handler:
         config = self._configs[name]

@@ -99,9 +99,13 @@ class Database:
 
     async def set_meta(self, key: str, value: str) -> None:
         """Keep a value. One that cannot be written now is told of, and written before the next record."""
-        self._owed[key] = value
+
+        def owe() -> None:
+            self._owed[key] = value
+            self._pay()
+
         try:
-            await self._do(self._pay)
+            await self._do(owe)
         except StoreFailed as error:
             log.error("a value is kept in memory for now", extra={"key": key, "error": str(error)})
 
@@ -125,8 +129,7 @@ class Database:
         assert self._connection is not None
         for key, value in list(self._owed.items()):
             self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
-            if self._owed[key] == value:
-                del self._owed[key]
+            del self._owed[key]
 
     def _meta(self, key: str) -> str:
         assert self._connection is not None
