@@ -12,13 +12,14 @@ from triptych_linux.pidfd import ProcessIdentity
 
 async def test_what_has_the_variable_is_killed_with_what_it_started() -> None:
     environment = {"PATH": os.environ["PATH"], "TRIPTYCH_MARK": "one"}
-    script = "sleep 1000 & echo $!; wait"
-    marked_shell = subprocess.Popen(["sh", "-c", script], env=environment, stdout=subprocess.PIPE)
+    # The child tells of itself: in the middle of an exec a process shows no environment.
+    script = "exec 3<&0; sh -c 'echo $$; read end <&3' & wait"
+    pipe = subprocess.PIPE
+    marked_shell = subprocess.Popen(["sh", "-c", script], env=environment, stdin=pipe, stdout=pipe)
     other = subprocess.Popen(["sleep", "1000"], env=environment | {"TRIPTYCH_MARK": "one too"})
     try:
         assert marked_shell.stdout is not None
-        with marked_shell.stdout:
-            child = ProcessIdentity.of(int(marked_shell.stdout.readline()))
+        child = ProcessIdentity.of(int(marked_shell.stdout.readline()))
         both = {marked_shell.pid, child.pid}
         found = marked.find("TRIPTYCH_MARK", ["none", "one"], lambda _: True)
         assert {identity.pid for identity in found} == both
@@ -32,4 +33,4 @@ async def test_what_has_the_variable_is_killed_with_what_it_started() -> None:
     finally:
         for process in (marked_shell, other):
             process.kill()
-            process.wait()
+            process.communicate()

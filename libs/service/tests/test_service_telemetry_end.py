@@ -23,12 +23,14 @@ from triptych_service.telemetry import Readings, Telemetry
 class Refusing(trace_service_pb2_grpc.TraceServiceServicer, metrics_service_pb2_grpc.MetricsServiceServicer):
     """A collector that asks to come again, which exporters do for some seconds."""
 
+    code = grpc.StatusCode.UNAVAILABLE
+
     def __init__(self) -> None:
         self.asked = 0
 
     def Export(self, request: Any, context: Any) -> Any:
         self.asked += 1
-        context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
+        context.abort(self.code, "not now")
 
 
 @pytest.fixture
@@ -60,7 +62,8 @@ def test_metrics_that_failed_before_are_not_tried_at_the_end(
     refusing: tuple[Refusing, dict[str, Any]],
 ) -> None:
     collector, arguments = refusing
-    exporter = MetricExporter(**arguments, timeout=0.5)  # no time for a second attempt
+    collector.code = grpc.StatusCode.PERMISSION_DENIED  # no reason for a second attempt
+    exporter = MetricExporter(**arguments, timeout=60)
     reader = PeriodicExportingMetricReader(exporter, export_interval_millis=3_600_000)
     provider = MeterProvider(metric_readers=[reader], shutdown_on_exit=False)
     provider.get_meter("x").create_counter("x").add(1)
