@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from triptych_dev.patience import PATIENCE
 
 SAMPLE = Path(__file__).with_name("sample_daemon.py")
 
@@ -43,7 +44,7 @@ class Process:
     def lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.text().splitlines() if line.startswith("{")]
 
-    def wait_for(self, message: str, seconds: float = 10, **fields: Any) -> dict[str, Any]:
+    def wait_for(self, message: str, seconds: float = 60 * PATIENCE, **fields: Any) -> dict[str, Any]:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             for line in self.lines():
@@ -57,12 +58,12 @@ class Process:
     def stop(self, number: int = signal.SIGTERM) -> int:
         if self.process.poll() is None:
             self.process.send_signal(number)
-        return self.process.wait(timeout=30)
+        return self.process.wait(timeout=60 * PATIENCE)
 
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(timeout=10)
+        self.process.wait(timeout=60 * PATIENCE)
         self._log.close()
 
 

@@ -24,6 +24,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from runtime.v1 import api_pb2, api_pb2_grpc
+from triptych_dev.patience import PATIENCE
 from triptych_service import connect
 
 SAMPLE = Path(__file__).with_name("sample_daemon.py")
@@ -103,7 +104,7 @@ async def test_the_socket_is_private_and_goes_with_the_daemon(start: Start) -> N
 async def test_a_live_socket_is_refused_with_its_owner_and_a_stale_one_replaced(start: Start) -> None:
     daemon = start()
     second = start(wait=False)
-    assert second.process.wait(timeout=20) == 1
+    assert second.process.wait(timeout=60 * PATIENCE) == 1
     refusal = second.lines()[-1]["message"]
     assert f"is served by process {daemon.process.pid} (python" in refusal
     assert (await ask(daemon.socket))["greeting"] == "hello"
@@ -120,7 +121,7 @@ async def test_a_stranger_on_the_socket_is_refused_by_pid(start: Start, tmp_path
         stranger.bind(str(tmp_path / "a" / "sample.sock"))
         stranger.listen()
         daemon = start(wait=False)
-        assert daemon.process.wait(timeout=20) == 1
+        assert daemon.process.wait(timeout=60 * PATIENCE) == 1
         assert f"is served by process {os.getpid()}" in daemon.lines()[-1]["message"]
     assert daemon.socket.exists()
 
@@ -129,7 +130,7 @@ async def test_a_file_at_the_socket_path_is_left_alone(start: Start, tmp_path: P
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "sample.sock").write_text("precious")
     daemon = start(wait=False)
-    assert daemon.process.wait(timeout=20) == 1
+    assert daemon.process.wait(timeout=60 * PATIENCE) == 1
     assert "exists and is not a socket" in daemon.lines()[-1]["message"]
     assert daemon.socket.read_text() == "precious"
 
@@ -165,7 +166,7 @@ async def test_stop_cancels_what_outlasts_the_grace(start: Start) -> None:
 
 async def test_a_failed_background_task_ends_the_daemon_after_its_cleanup(start: Start) -> None:
     daemon = start('greeting = "crash"', wait=False)
-    assert daemon.process.wait(timeout=20) == 1
+    assert daemon.process.wait(timeout=60 * PATIENCE) == 1
     lines = daemon.lines()
     assert "closed" in [line["message"] for line in lines]
     assert "LookupError: the background broke" in lines[-1]["exception"]
@@ -199,13 +200,13 @@ async def test_reload_applies_live_keys_and_names_the_others(start: Start) -> No
 
 def test_settings_that_the_daemon_cannot_work_with_stop_the_start_for_good(start: Start) -> None:
     daemon = start('greeting = ""\npeer = ""\n', wait=False)
-    assert daemon.process.wait(timeout=20) == 78
+    assert daemon.process.wait(timeout=60 * PATIENCE) == 78
     assert daemon.text().splitlines() == [
         f"{daemon.config}: `greeting`: expected something to say, got ''",
         f"{daemon.config}: `peer`: expected another daemon",
     ]
     late = start('greeting = "too late"\n', wait=False)
-    assert late.process.wait(timeout=20) == 78
+    assert late.process.wait(timeout=60 * PATIENCE) == 78
     assert "greeting: expected it in time" in late.lines()[-1]["message"]
 
 

@@ -18,6 +18,7 @@ from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metric
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 from runtime.v1 import api_pb2, api_pb2_grpc
+from triptych_dev.patience import PATIENCE
 from triptych_service import ServiceSettings, TelemetrySettings, connect, span, telemetry, tracing
 from triptych_service.metrics import Metrics
 from triptych_service.settings import MetricsSettings
@@ -207,14 +208,14 @@ async def test_a_unix_socket_in_use_is_waited_for_and_nobody_takes_anothers(
 @pytest.mark.parametrize("address", ["127.0.0.1:notaport", "127.0.0.1", "foo", ":65536"])
 def test_a_metrics_address_that_is_none_is_named(start: Start, address: str) -> None:
     daemon = start(f'[metrics]\naddress = "{address}"\n', wait=False)
-    assert daemon.process.wait(timeout=20) == 78
+    assert daemon.process.wait(timeout=60 * PATIENCE) == 78
     expected = f"expected host:port, [address]:port or unix:/path, got '{address}'"
     assert f"{daemon.config}: `metrics.address`: {expected}" in daemon.text()
 
 
 def test_a_metrics_address_that_this_machine_does_not_have_is_named(start: Start) -> None:
     daemon = start('[metrics]\naddress = "192.0.2.1:9"\n', wait=False)
-    assert daemon.process.wait(timeout=20) == 1
+    assert daemon.process.wait(timeout=60 * PATIENCE) == 1
     assert "metrics.address '192.0.2.1:9' cannot be served" in daemon.lines()[-1]["message"]
 
 
