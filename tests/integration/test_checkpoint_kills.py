@@ -74,14 +74,8 @@ def site(tmp_path: Path, live_image: str) -> Iterator[Site]:
     for name, text in programs.items():
         (root / "bin" / name).write_text(text)
         (root / "bin" / name).chmod(0o755)
-    try:
-        made.start("image")
-        with made.images() as images:
-            request = cri.PullImageRequest(image=cri.ImageSpec(image=live_image))
-            images.PullImage(request, timeout=DEADLINE)
+    with made.serving(live_image, "image"):
         yield made
-    finally:
-        made.clean()
 
 
 def checkpoint(driver: Driver, pod: Pod, containers: list[str], output: Path) -> None:

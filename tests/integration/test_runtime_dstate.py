@@ -58,14 +58,8 @@ def stack(base: Path, live_image: str) -> Iterator[Stack]:
     overrides: dict[str, Any] = {"handlers": {"stuck": {"path": str(runtime)}}, "deadlines": DEADLINES}
     made = Stack(base / "stack", f"tdst{os.getpid()}", "10.89.0.0/16", {"runtime": overrides})
     made.write_configuration()
-    try:
-        made.start("image", "runtime")
-        with made.images() as images:
-            request = cri.PullImageRequest(image=cri.ImageSpec(image=live_image))
-            images.PullImage(request, timeout=DEADLINE)
+    with made.serving(live_image, "image", "runtime"):
         yield made
-    finally:
-        made.clean()
 
 
 @pytest.fixture

@@ -38,15 +38,11 @@ def hold(tmp_path_factory: pytest.TempPathFactory) -> Hold:
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, hold: Hold, live_image: str) -> Iterator[Stack]:
     made = hanging_stack(tmp_path_factory.mktemp("hangs"), hold)
-    try:
-        made.start("image", "runtime")
-        with made.images() as images:
-            request = cri.PullImageRequest(image=cri.ImageSpec(image=live_image))
-            images.PullImage(request, timeout=DEADLINE)
-        yield made
-    finally:
-        hold.lift()
-        made.clean()
+    with made.serving(live_image, "image", "runtime"):
+        try:
+            yield made
+        finally:
+            hold.lift()
 
 
 @pytest.fixture

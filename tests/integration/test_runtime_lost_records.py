@@ -14,9 +14,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from runtime.v1 import api_pb2 as cri
 from triptych_dev.stack import Stack
-from triptych_dev.testing.driver import DEADLINE, Driver, wait_until
+from triptych_dev.testing.driver import Driver, wait_until
 from triptych_dev.testing.ocicontainer import CRUN, write_bundle
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(200)]
@@ -29,14 +28,8 @@ def stack(tmp_path: Path, live_image: str) -> Iterator[Stack]:
     overrides = {"runtime": {"handlers": {"crun": {"root": str(tmp_path / "shared")}}}}
     made = Stack(tmp_path / "stack", f"tlost{os.getpid()}", "10.93.0.0/16", overrides)
     made.write_configuration()
-    try:
-        made.start("image", "runtime")
-        with made.images() as images:
-            request = cri.PullImageRequest(image=cri.ImageSpec(image=live_image))
-            images.PullImage(request, timeout=DEADLINE)
+    with made.serving(live_image, "image", "runtime"):
         yield made
-    finally:
-        made.clean()
 
 
 def database(stack: Stack) -> Path:

@@ -11,7 +11,7 @@ import pytest
 from runtime.v1 import api_pb2 as cri
 from triptych_dev.kubelet import pod_config
 from triptych_dev.stack import Stack
-from triptych_dev.testing.driver import DEADLINE, Driver
+from triptych_dev.testing.driver import Driver
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
@@ -23,14 +23,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory, live_image: str) -> Iterator
     options = ["-o", "noexec,nosuid,nodev,size=64m"]
     subprocess.run(["mount", "-t", "tmpfs", *options, "tmpfs", str(made.state)], check=True)
     made.write_configuration()
-    try:
-        made.start("image", "runtime")
-        with made.images() as images:
-            request = cri.PullImageRequest(image=cri.ImageSpec(image=live_image))
-            images.PullImage(request, timeout=DEADLINE)
+    with made.serving(live_image, "image", "runtime"):
         yield made
-    finally:
-        made.clean()
 
 
 @pytest.mark.parametrize("mapped", [False, True], ids=["plain", "mapped"])

@@ -17,7 +17,7 @@ from runtime.v1 import api_pb2 as cri
 from triptych_dev.kubelet import pod_config
 from triptych_dev.patience import PATIENCE
 from triptych_dev.stack import Stack
-from triptych_dev.testing.driver import DEADLINE, Driver, refused, wait_until
+from triptych_dev.testing.driver import Driver, refused, wait_until
 from triptych_linux import mounts
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(200)]
@@ -27,14 +27,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(200)]
 def stack(tmp_path: Path, live_image: str) -> Iterator[Stack]:
     made = Stack(tmp_path / "stack", f"tboot{os.getpid()}", "10.94.0.0/16")
     made.write_configuration()
-    try:
-        made.start("image", "runtime")
-        with made.images() as images:
-            request = cri.PullImageRequest(image=cri.ImageSpec(image=live_image))
-            images.PullImage(request, timeout=DEADLINE)
+    with made.serving(live_image, "image", "runtime"):
         yield made
-    finally:
-        made.clean()
 
 
 def reboot(stack: Stack, pods: list[str]) -> None:

@@ -39,14 +39,8 @@ def lone_stack(tmp_path_factory: pytest.TempPathFactory, live_image: str) -> Ite
     }
     made = Stack(root / "stack", f"tl{root.stat().st_ino % 100000}", "10.92.0.0/16", {"runtime": overrides})
     made.write_configuration()
-    try:
-        made.start("image", "runtime")
-        with made.images() as images:
-            request = cri.PullImageRequest(image=cri.ImageSpec(image=live_image))
-            images.PullImage(request, timeout=DEADLINE)
+    with made.serving(live_image, "image", "runtime"):
         yield made
-    finally:
-        made.clean()
 
 
 def test_without_the_image_daemon(lone_stack: Stack, live_image: str) -> None:

@@ -17,15 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from runtime.v1 import api_pb2_grpc
+from runtime.v1 import api_pb2, api_pb2_grpc
 from triptych.rootfs.v1 import rootfs_pb2_grpc
 from triptych_linux import mounts
 
+from triptych_dev.patience import PATIENCE
 from triptych_dev.processes import START_SECONDS, Process, StackError, free_port, pss, spawn, wait_for
 from triptych_dev.stack_cgroups import kill_group, remove_cgroups
 from triptych_dev.stack_settings import merge, toml
 
 DAEMONS = ("image", "runtime", "streaming")
+_PULL_SECONDS = 60.0 * PATIENCE
 
 __all__ = [
     "DAEMONS",
@@ -241,6 +243,21 @@ class Stack:
         """What the runtime daemon asks of the image daemon, over a connection of its own."""
         with _channel(self.socket("image")) as channel:
             yield rootfs_pb2_grpc.RootfsServiceStub(channel)
+
+    @contextlib.contextmanager
+    def serving(self, image: str, *daemons: str) -> Iterator[None]:
+        """Daemons that run, all unless named, with an image that is pulled; cleaned at the end.
+
+        :param image: its reference.
+        """
+        request = api_pb2.PullImageRequest(image=api_pb2.ImageSpec(image=image))
+        try:
+            self.start(*daemons)
+            with self.images() as images:
+                images.PullImage(request, timeout=_PULL_SECONDS)
+            yield
+        finally:
+            self.clean()
 
     def clean(self) -> None:
         """Stop everything and remove every trace: pods, mounts, bridge, cgroups, directories."""
