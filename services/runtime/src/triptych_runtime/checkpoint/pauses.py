@@ -30,10 +30,14 @@ class Pauses:
 
     @contextlib.asynccontextmanager
     async def held(self, runtime: OciRuntime, container_id: str) -> AsyncIterator[None]:
-        """The container may be paused or frozen within the context; afterwards it runs.
+        """The container may be paused or frozen within the context; afterwards it runs, if it ran before.
 
         :raises RuntimeFailed: at the end, when it cannot be resumed; the mark stays for the next start.
         """
+        marked = (self._directory / container_id).exists()
+        if not marked and await _paused(runtime, container_id):
+            yield
+            return
         await asyncio.to_thread(self._mark, container_id)
         try:
             yield
@@ -42,8 +46,7 @@ class Pauses:
 
     async def resume(self, runtime: OciRuntime, container_id: str) -> None:
         """Resume a container, which may run already or be gone, and take the mark away."""
-        state = await runtime.state(container_id)
-        if state is not None and state.get("status") == "paused":
+        if await _paused(runtime, container_id):
             await runtime.resume(container_id)
         await asyncio.to_thread(self.forget, container_id)
 
@@ -61,3 +64,8 @@ class Pauses:
     def _mark(self, container_id: str) -> None:
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         (self._directory / container_id).touch()
+
+
+async def _paused(runtime: OciRuntime, container_id: str) -> bool:
+    state = await runtime.state(container_id)
+    return state is not None and state.get("status") == "paused"
