@@ -50,7 +50,9 @@ def sleep(seconds: str) -> api_pb2.RemoveImageRequest:
 
 async def ask(path: Path, **metadata: str) -> dict[str, str]:
     async with images(path) as stub:
-        answer = await stub.ImageStatus(named("busybox"), metadata=tuple(metadata.items()), timeout=10)
+        answer = await stub.ImageStatus(
+            named("busybox"), metadata=tuple(metadata.items()), timeout=60 * PATIENCE
+        )
         return dict(answer.info)
 
 
@@ -138,7 +140,7 @@ async def test_a_file_at_the_socket_path_is_left_alone(start: Start, tmp_path: P
 async def test_stop_finishes_what_is_in_flight_and_ends_endless_streams(start: Start) -> None:
     daemon = start()
     async with images(daemon.socket) as stub:
-        slow = asyncio.ensure_future(stub.RemoveImage(sleep("1.0")))
+        slow = asyncio.ensure_future(stub.RemoveImage(sleep("3.0")))
         stream = stub.StreamImages(api_pb2.StreamImagesRequest())
         await stream.read()
         await asyncio.to_thread(daemon.wait_for, "sleeping")

@@ -75,7 +75,7 @@ async def list_images(path: Path, **metadata: str) -> Any:
     try:
         stub: Any = api_pb2_grpc.ImageServiceStub(channel)
         return await stub.ListImages(
-            api_pb2.ListImagesRequest(), metadata=tuple(metadata.items()), timeout=10
+            api_pb2.ListImagesRequest(), metadata=tuple(metadata.items()), timeout=60 * PATIENCE
         )
     finally:
         await channel.close()
@@ -143,8 +143,11 @@ async def test_metrics_are_scraped_and_exported(start: Start, collector: tuple[C
     channel = connect(str(daemon.socket))
     await api_pb2_grpc.ImageServiceStub(channel).ImageStatus(api_pb2.ImageStatusRequest())
     await channel.close()
-    await asyncio.sleep(1.2)
-    head, body = await get("127.0.0.1", port, "/metrics")
+    head = body = ""
+    async with asyncio.timeout(60 * PATIENCE):
+        while "triptych_event_loop_lag_seconds" not in body:  # told once a second
+            await asyncio.sleep(0.05)
+            head, body = await get("127.0.0.1", port, "/metrics")
     assert head.startswith("HTTP/1.1 200 OK")
     families = {family.name: family for family in text_string_to_metric_families(body)}
     counts = [
