@@ -191,6 +191,8 @@ class Stack:
             self.processes[daemon] = spawn(f"triptych-{daemon}", argv, self.root / f"{daemon}.log", env)
         for daemon in daemons or DAEMONS:
             self._await_service(daemon)
+        if "image" in (daemons or DAEMONS) and "runtime" in self.processes:
+            wait_for(self._finds_images, self.processes["runtime"])
 
     def _await_service(self, daemon: str) -> None:
         service = {
@@ -199,6 +201,13 @@ class Stack:
             "streaming": "triptych.streaming.v1.StreamingService",
         }[daemon]
         wait_for(lambda: _serving(self.socket(daemon), service), self.processes[daemon])
+
+    def _finds_images(self) -> bool:
+        """Whether the runtime daemon has found the image daemon; it looks again after up to 0.2 s."""
+        with _channel(self.socket("runtime")) as channel, contextlib.suppress(grpc.RpcError):
+            api_pb2_grpc.ImageServiceStub(channel).ListImages(api_pb2.ListImagesRequest(), timeout=2)
+            return True
+        return False
 
     def stop(self, *daemons: str, number: int = signal.SIGTERM) -> None:
         """Stop daemons (all by default), the runtime daemon first."""
@@ -246,10 +255,7 @@ class Stack:
 
     @contextlib.contextmanager
     def serving(self, image: str, *daemons: str) -> Iterator[None]:
-        """Daemons that run, all unless named, with an image that is pulled; cleaned at the end.
-
-        :param image: its reference.
-        """
+        """Daemons that run, all unless named, with an image that is pulled by its name; cleaned after."""
         request = api_pb2.PullImageRequest(image=api_pb2.ImageSpec(image=image))
         try:
             self.start(*daemons)
