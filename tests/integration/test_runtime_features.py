@@ -152,7 +152,7 @@ def test_users_and_groups(driver: Driver) -> None:
     assert "run_as_group" in refusal.text
 
 
-def test_image_volumes(driver: Driver, live_registry: Registry) -> None:
+def test_image_volumes(driver: Driver, live_stack: Stack, live_registry: Registry) -> None:
     pod = driver.run("volumes")
     config = driver.config("app")
     content = f"{live_registry.host}/content:1"
@@ -166,9 +166,16 @@ def test_image_volumes(driver: Driver, live_registry: Registry) -> None:
     listed = [m for m in driver.status(container).mounts if m.container_path == "/part"]
     assert listed[0].image.image == content
     assert listed[0].image_sub_path == "models/a"
+    with live_stack.images() as images:
+        found = images.ImageStatus(
+            cri.ImageStatusRequest(image=cri.ImageSpec(image=content)), timeout=DEADLINE
+        )
+    assert listed[0].image.image_ref == found.image.id
     for sub in ("models/none", "../../etc"):
         broken = driver.config("broken")
-        broken.mounts.add(container_path="/x", image=cri.ImageSpec(image=content), image_sub_path=sub)
+        broken.mounts.add(
+            container_path="/x", image=cri.ImageSpec(image=content), image_sub_path=sub, readonly=True
+        )
         with pytest.raises(grpc.RpcError) as error:
             driver.create(pod, broken)
         assert str(error.value).count("ImageVolumeMountFailed"), error.value

@@ -195,7 +195,7 @@ def test_shm_of_the_host(case: Case) -> None:
 
 
 def test_image_volumes(case: Case) -> None:
-    mount = case.config.mounts.add(container_path="/model")
+    mount = case.config.mounts.add(container_path="/model", readonly=True)
     mount.image.image = "model:1"
     mount.uidMappings.add(length=1)
     mount.gidMappings.add(length=1)
@@ -334,10 +334,12 @@ def test_a_small_mapping_has_no_tty_group(case: Case) -> None:
             Mount(
                 container_path="/a",
                 image=api_pb2.ImageSpec(image="i"),
+                readonly=True,
                 propagation=api_pb2.PROPAGATION_BIDIRECTIONAL,
             ),
             "must be private",
         ),
+        (Mount(container_path="/a", image=api_pb2.ImageSpec(image="i")), "must be readonly"),
         (Mount(container_path="/a", host_path="/x", propagation=9), "propagation 9"),  # type: ignore[arg-type]
         (Mount(container_path="/a", host_path="/x", recursive_read_only=True), "not readonly"),
         (

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -148,13 +150,13 @@ async def _build(
     )
     undo.push("bundle", lambda: asyncio.to_thread(remove_bundle, bundle, volumes))
     fault("create_container.rootfs")
-    image_volumes, volume_keys = await _image_volumes(node, sandbox, record, userns_path, undo)
+    image_volumes = await _image_volumes(node, sandbox, record, userns_path, undo)
     target = await shielded(pin_target(node, record), STEP_DEADLINE)
 
     def work() -> ContainerSpec:
         mount_rootfs(prepared.overlay, rootfs, userns_path)
         fault("create_container.mounted")
-        inputs = _inputs(node, handler, record, image, prepared, image_volumes, target)
+        inputs = _inputs(node, handler, record, image, prepared, image_volumes.paths, target)
         spec = build_container_spec(node.host, handler.features, sandbox_context(node, sandbox), inputs)
         write_bundle(bundle, rootfs, spec)
         return spec
@@ -170,9 +172,9 @@ async def _build(
         image_ref=prepared.image_ref,
         user=User(user.uid, user.gid, tuple(user.groups)),
         stop_signal=spec.stop_signal.number,
-        mounts=spec.mounts,
+        mounts=_with_digests(spec.mounts, image_volumes.image_ids),
         resources=config.linux.resources if config.linux.HasField("resources") else None,
-        image_volumes=volume_keys,
+        image_volumes=tuple(image_volumes.keys),
         size_limit=limit,
     )
 
@@ -210,28 +212,55 @@ def _inputs(
     )
 
 
+@dataclass(slots=True)
+class _ImageVolumes:
+    """Mounted image volumes, by the index of their mount in the request.
+
+    :ivar keys: at the image daemon.
+    """
+
+    paths: dict[int, Path] = field(default_factory=dict)
+    image_ids: dict[int, str] = field(default_factory=dict)
+    keys: list[str] = field(default_factory=list)
+
+
 async def _image_volumes(
     node: Node, sandbox: SandboxRecord, record: ContainerRecord, userns: Path | None, undo: Undo
-) -> tuple[dict[int, Path], tuple[str, ...]]:
-    """Prepare and mount the image volumes: host path by index of the mount, and their keys."""
-    paths: dict[int, Path] = {}
-    keys: list[str] = []
+) -> _ImageVolumes:
+    """Prepare and mount the image volumes."""
+    made = _ImageVolumes()
     for index, mount in enumerate(record.config.mounts):
         if not is_image(mount):
             continue
-        if not keys:
+        if not made.keys:
             undo.push("image volumes", lambda: node.images.remove(record.id, prefix=True))
         key = f"{record.id}/{index}"
-        keys.append(key)
+        made.keys.append(key)
         image = mount.image.image_ref or mount.image.image
         prepared = await node.images.prepare_volume(
             key, image, mount.image_sub_path, mount_label=sandbox.selinux_mount_label, **_mappings(sandbox)
         )
         target = node.paths.image_volume(record.id, index)
         mounting = asyncio.to_thread(mount_image_volume, prepared, target, userns)
-        paths[index] = await shielded(mounting, node.settings.deadlines.create)
+        made.paths[index] = await shielded(mounting, node.settings.deadlines.create)
+        made.image_ids[index] = prepared.image_id
         fault("create_container.image_volume")
-    return paths, tuple(keys)
+    return made
+
+
+def _with_digests(
+    mounts: tuple[api_pb2.Mount, ...], image_ids: Mapping[int, str]
+) -> tuple[api_pb2.Mount, ...]:
+    """The mounts as ContainerStatus tells them: an image volume with what was mounted (KEP-5365)."""
+    told = []
+    for index, mount in enumerate(mounts):
+        if index in image_ids:
+            copy = api_pb2.Mount()
+            copy.CopyFrom(mount)
+            copy.image.image_ref = image_ids[index]
+            mount = copy
+        told.append(mount)
+    return tuple(told)
 
 
 def _mappings(sandbox: SandboxRecord) -> dict[str, list[rootfs_pb2.IdMapping]]:

@@ -119,6 +119,8 @@ def _validate_source(mount: api_pb2.Mount, where: str) -> None:
         return
     if mount.host_path:
         raise InvalidArgument(f"{where}: both image and host_path are set")
+    if not mount.readonly:
+        raise InvalidArgument(f"{where}: an image volume must be readonly")
     if mount.propagation != api_pb2.PROPAGATION_PRIVATE:
         raise InvalidArgument(f"{where}: an image volume's propagation must be private")
 
