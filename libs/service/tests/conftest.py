@@ -8,10 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 from triptych_dev.patience import PATIENCE
 
 SAMPLE = Path(__file__).with_name("sample_daemon.py")
@@ -112,3 +116,24 @@ def datagrams(tmp_path: Path) -> Iterator[socket.socket]:
         receiver.bind(str(tmp_path / "datagrams"))
         receiver.settimeout(10)
         yield receiver
+
+
+@pytest.fixture
+def serve_otlp() -> Iterator[Callable[[Any], str]]:
+    """Serves a collector of traces and metrics; gives its URL."""
+    servers: list[grpc.Server] = []
+
+    def serve(servicer: Any) -> str:
+        server = grpc.server(futures.ThreadPoolExecutor(2))
+        add_traces: Any = trace_service_pb2_grpc.add_TraceServiceServicer_to_server
+        add_metrics: Any = metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server
+        add_traces(servicer, server)
+        add_metrics(servicer, server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        servers.append(server)
+        return f"http://127.0.0.1:{port}"
+
+    yield serve
+    for server in servers:
+        server.stop(None).wait()

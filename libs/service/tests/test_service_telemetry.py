@@ -7,8 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
-from concurrent import futures
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,17 +56,9 @@ class Collector(
 
 
 @pytest.fixture
-async def collector() -> AsyncIterator[tuple[Collector, str]]:
+def collector(serve_otlp: Callable[[Any], str]) -> tuple[Collector, str]:
     servicer = Collector()
-    server = grpc.server(futures.ThreadPoolExecutor(2))
-    add_traces: Any = trace_service_pb2_grpc.add_TraceServiceServicer_to_server
-    add_metrics: Any = metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server
-    add_traces(servicer, server)
-    add_metrics(servicer, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    yield servicer, f"http://127.0.0.1:{port}"
-    server.stop(None).wait()
+    return servicer, serve_otlp(servicer)
 
 
 async def list_images(path: Path, **metadata: str) -> Any:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from concurrent import futures
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -34,18 +33,10 @@ class Refusing(trace_service_pb2_grpc.TraceServiceServicer, metrics_service_pb2_
 
 
 @pytest.fixture
-def refusing() -> Iterator[tuple[Refusing, dict[str, Any]]]:
+def refusing(serve_otlp: Callable[[Any], str]) -> tuple[Refusing, dict[str, Any]]:
     """The collector, and the arguments of an exporter to it."""
     servicer = Refusing()
-    server = grpc.server(futures.ThreadPoolExecutor(2))
-    add_traces: Any = trace_service_pb2_grpc.add_TraceServiceServicer_to_server
-    add_metrics: Any = metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server
-    add_traces(servicer, server)
-    add_metrics(servicer, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    yield servicer, {"endpoint": f"http://127.0.0.1:{port}", "insecure": True}
-    server.stop(None).wait()
+    return servicer, {"endpoint": serve_otlp(servicer), "insecure": True}
 
 
 def test_no_attempt_is_repeated_at_the_end(refusing: tuple[Refusing, dict[str, Any]]) -> None:
