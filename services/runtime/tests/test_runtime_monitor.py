@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,38 @@ async def test_life(runtime: OciRuntime, tmp_path: Path, script: str, code: int)
         assert lines == [["stderr", "F", "err"], ["stdout", "F", "out"]]
     await runtime.delete(identity)
     assert await runtime.state(identity) is None
+    await runtime.delete(identity)
+    watch.stop()
+
+
+async def test_a_warning_of_the_runtime_is_no_line_of_the_log(runtime: OciRuntime, tmp_path: Path) -> None:
+    # As runc warns of devices that systemd does not know: in its log, by default its standard error.
+    wrapper = tmp_path / "warns"
+    wrapper.write_text(
+        "#!/bin/sh\nlog=/dev/stderr\n"
+        'for word; do [ "$last" != --log ] || log=$word; last=$word; done\n'
+        f'echo a warning >>"$log"\nexec {runtime.path} "$@"\n'
+    )
+    wrapper.chmod(0o755)
+    identity = new_id()
+    paths = MonitorPaths(tmp_path / identity)
+    paths.bundle.mkdir()
+    bundle(paths.bundle, ["/bin/busybox", "echo", "out"])
+    exits: asyncio.Queue[Exit] = asyncio.Queue()
+    watch = ExitWatch(tmp_path / "exits", exits.put_nowait, time.time_ns)
+    watch.start()
+    conmon = Conmon("/usr/bin/conmon", tmp_path / "exits", 20, "error", nowhere)
+    log = tmp_path / "c.log"
+    warning = replace(runtime, path=str(wrapper))
+    started = await conmon.create(
+        identity, "c", warning, paths, log_path=str(log), terminal=False, stdin=False, stdin_once=False
+    )
+    watch.add(identity, ProcessIdentity.of(started.pid))
+    await runtime.start(identity)
+    async with asyncio.timeout(10 * PATIENCE):
+        await exits.get()
+    assert [line.split(" ", 3)[1:] for line in log.read_text().splitlines()] == [["stdout", "F", "out"]]
+    assert "a warning" in paths.runtime_log.read_text()
     await runtime.delete(identity)
     watch.stop()
 

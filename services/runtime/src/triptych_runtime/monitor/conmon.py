@@ -51,6 +51,11 @@ class MonitorPaths:
         return self.bundle / "ctl"
 
     @property
+    def runtime_log(self) -> Path:
+        """What the OCI runtime had to say of the create."""
+        return self.bundle / "runtime.log"
+
+    @property
     def oom(self) -> Path:
         """Exists once the kernel's OOM killer struck in the container."""
         return self.bundle / "oom"
@@ -108,7 +113,10 @@ class Conmon:
             *("--log-path", f"k8s-file:{log_path}" if log_path else "none"),
             *("--full-attach", "--no-sync-log"),
         ]
-        argv += [f"--runtime-arg={arg}" for arg in runtime.global_args]
+        # Its standard error is the container's: a warning of the runtime would be a line of the log.
+        # Errors are told there all the same, and conmon passes them on.
+        runtime_args = [*runtime.global_args, "--log", str(paths.runtime_log)]
+        argv += [f"--runtime-arg={arg}" for arg in runtime_args]
         argv += ["--systemd-cgroup"] if runtime.systemd_cgroup else []
         argv += ["--terminal"] if terminal else []
         argv += ["--stdin"] if stdin else []
