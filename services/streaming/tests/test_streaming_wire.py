@@ -9,10 +9,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+import triptych_spdy as spdy
 from triptych_streaming.protocol.channels import Buffer
+from triptych_streaming.protocol.portforward_spdy import SpdyPortForward
 from triptych_streaming.server import wire as wires
 from triptych_streaming.server.listener import Acceptor
 from triptych_streaming.server.wire import Wire
+from triptych_streaming.traffic import Traffic
+from triptych_streaming.workers.forward import ForwardLimits, ForwardSession
+from triptych_streaming.workers.quota import Quota
 
 
 @asynccontextmanager
@@ -80,3 +85,33 @@ async def test_a_client_that_is_read_is_not_probed(monkeypatch: pytest.MonkeyPat
         for _ in range(10):
             await asyncio.sleep(0)
         assert probes == before
+
+
+async def test_a_forward_session_that_ends_opens_nothing_more() -> None:
+    quota, dialing = Quota(lambda: 2), asyncio.Event()
+    peer = spdy.Connection(spdy.Role.CLIENT)
+
+    def opening(name: bytes) -> memoryview:
+        for kind in (b"error", b"data"):
+            peer.open_stream([(b"streamtype", kind), (b"port", b"80"), (b"requestid", name)])
+        return memoryview(peer.data_to_send())
+
+    async def dial(port: int) -> socket.socket:
+        dialing.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            # The session waits for this, and its client knows nothing of that yet.
+            wire.on_data(opening(b"second"))
+            client.close()
+        raise AssertionError("a dial that was cancelled went on")
+
+    async with connected() as (wire, client):
+        limits = ForwardLimits(buffer=65536, backlog=0, creation=30, idle=0)
+        forward = ForwardSession(wire, SpdyPortForward(), limits, Traffic(), dial, quota)
+        session = asyncio.ensure_future(forward.run(bytes(opening(b"first"))))
+        await dialing.wait()
+        session.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await session
+    assert [quota.take() for _ in range(3)] == [True, True, False]

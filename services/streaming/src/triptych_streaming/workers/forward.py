@@ -90,6 +90,7 @@ class ForwardSession:
                 try:
                     await self._until_gone()
                 finally:
+                    self._leave("")  # nothing is opened any more, however this ends
                     for name in list(self._pairs):
                         self._close(name)
         except* (SessionIdle, PeerFault) as group:
