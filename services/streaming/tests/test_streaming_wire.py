@@ -17,6 +17,7 @@ from triptych_streaming.server.listener import Acceptor
 from triptych_streaming.server.wire import Wire
 from triptych_streaming.traffic import Traffic
 from triptych_streaming.workers.forward import ForwardLimits, ForwardSession
+from triptych_streaming.workers.lag import LagClock
 from triptych_streaming.workers.quota import Quota
 
 
@@ -85,6 +86,23 @@ async def test_a_client_that_is_read_is_not_probed(monkeypatch: pytest.MonkeyPat
         for _ in range(10):
             await asyncio.sleep(0)
         assert probes == before
+
+
+async def test_a_slow_client_that_reads_does_not_lag() -> None:
+    async with connected() as (wire, client):
+        wire.listen(lambda data: None, lambda: None)
+        clock = LagClock(wire)
+        assert clock.seconds(0) == 0
+        while not wire.congested:
+            wire.write([bytes(65536)])
+        clock.start(0)
+        while (
+            wire.congested and clock.seconds(100) == 100
+        ):  # until the client's machine has taken some of it
+            assert await asyncio.to_thread(client.recv, 65536)
+        assert wire.congested and clock.seconds(100) == 0
+        clock.stop()
+        assert clock.seconds(300) == 0
 
 
 async def test_a_forward_session_that_ends_opens_nothing_more() -> None:

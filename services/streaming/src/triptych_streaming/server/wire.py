@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
+import sys
+import termios
 from collections.abc import Callable
 
 from triptych_streaming.protocol.channels import Buffer
@@ -103,6 +106,15 @@ class Wire(asyncio.BufferedProtocol):
         """The client's address, for logs."""
         name = self._transport.get_extra_info("peername") if self._transport else None
         return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else ""
+
+    @property
+    def unread(self) -> int:
+        """Bytes sent that the client's machine has not taken; while it does not read, they get no fewer."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return 0
+        queued = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+        return transport.get_write_buffer_size() + int.from_bytes(queued, sys.byteorder)
 
     def listen(self, on_data: Callable[[memoryview], None], on_lost: Callable[[], None]) -> None:
         """Take the connection over; what came before (TLS reads ahead) is delivered at once."""

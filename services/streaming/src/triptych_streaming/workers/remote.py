@@ -28,11 +28,14 @@ from triptych_streaming.server.wire import Wire
 from triptych_streaming.traffic import Traffic
 from triptych_streaming.workers.backend import Backend
 from triptych_streaming.workers.intake import Intake
+from triptych_streaming.workers.lag import LagClock
 from triptych_streaming.workers.outputs import Outputs
 
 _CLOSE_SECONDS = 5.0
 _KILLED_SECONDS = 30.0
 _CLIENT_GONE = "the client is gone"
+_LAG_LOOKS = 4
+"""Times that a client which lags is looked at while the clock runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +66,7 @@ class RemoteSession:
         self._gone: asyncio.Future[str] = loop.create_future()
         self.left = ""
         self._writable: asyncio.Future[None] = loop.create_future()
-        self._behind: float | None = None
-        """Since when the client lags."""
+        self._lag = LagClock(wire)
         self._outputs = Outputs(self._output, self._output_ended)
         self._intake = Intake(wire, limits.buffer)
         self._backend: Backend | None = None
@@ -179,9 +181,10 @@ class RemoteSession:
             if clocks[-1] <= 0:
                 raise SessionIdle(f"nothing moved for {limits.idle:g} s")
         if limits.lag and backend.shared:
-            clocks.append(limits.lag if self._behind is None else self._behind + limits.lag - now)
-            if clocks[-1] <= 0:
+            lagged = self._lag.seconds(now)
+            if lagged >= limits.lag:
                 raise ClientLagging(f"the client did not read for {limits.lag:g} s: others wait for it")
+            clocks.append(min(limits.lag - lagged, limits.lag / _LAG_LOOKS))
         return min(clocks, default=None)
 
     async def _cut_off(self, running: Backend | None, why: str) -> None:
@@ -231,14 +234,13 @@ class RemoteSession:
 
     def _pause(self) -> None:
         self._outputs.pause()
-        if self._behind is None:
-            self._behind = asyncio.get_running_loop().time()
+        self._lag.start(asyncio.get_running_loop().time())
 
     def _resume(self) -> None:
         if self._wire.congested:
             self._pause()
             return
-        self._behind = None
+        self._lag.stop()
         self._outputs.resume()
         if not self._writable.done():
             self._writable.set_result(None)
