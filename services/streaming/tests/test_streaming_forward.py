@@ -139,7 +139,7 @@ async def test_what_waits_for_a_port_is_bounded(start_streaming, container, list
 
         task = asyncio.ensure_future(flood())
         seen = -1
-        while seen != (seen := moved(daemon)):
+        while seen != (seen := moved(daemon)) or not seen:
             await asyncio.sleep(1)
         assert seen < 32 << 20
         task.cancel()
