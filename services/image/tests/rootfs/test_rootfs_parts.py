@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from triptych_image.layers.inroot import open_beneath
 from triptych_image.layers.marks import is_opaque, set_opaque
 from triptych_image.rootfs.manager import Mapping, check_key, map_id
 from triptych_image.rootfs.usage import UsageMeter
+from triptych_image.rootfs.walk import walk
 
 
 def test_owners_are_mapped() -> None:
@@ -46,6 +48,42 @@ async def test_usage_counts_what_du_counts(tmp_path: Path) -> None:
     assert meter.known() == (0, 0)
     assert await meter.measure([("gone", tmp_path / "gone", 0)]) == {}
     meter.close()
+
+
+async def test_usage_counts_what_lies_deeper_than_a_path_can_be_long(tmp_path: Path) -> None:
+    fd = os.open(tmp_path, os.O_DIRECTORY)
+    for _ in range(40):
+        os.mkdir("d" * 200, dir_fd=fd)
+        below = os.open("d" * 200, os.O_DIRECTORY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    os.close(os.open("f", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
+    os.close(fd)
+    (tmp_path / "beside").mkdir()
+    (tmp_path / "beside/f").touch()
+    meter = UsageMeter(60)
+    assert (await meter.measure([("k", tmp_path, 0)]))["k"].inodes == 1 + 40 + 1 + 2
+    meter.close()
+
+
+def test_a_walk_goes_on_where_a_directory_was_moved_and_follows_no_symlink(tmp_path: Path) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_bytes(b"x" * 54321)
+    sizes = {11111: "one", 22222: "two"}
+    for size, name in sizes.items():
+        (root / name / "below").mkdir(parents=True)
+        (root / name / "below/f").write_bytes(b"x" * size)
+    found: list[int] = []
+    for info in walk(root):
+        if stat.S_ISREG(info.st_mode):
+            found.append(info.st_size)
+        if len(found) == 1 and not (outside / "moved").exists():
+            first = root / sizes[found[0]]
+            (first / "below").rename(outside / "moved")
+            first.rmdir()
+            first.symlink_to(outside)
+    assert sorted(found) == sorted(sizes)
 
 
 async def test_a_slow_walk_holds_nobody_up_who_has_a_value(

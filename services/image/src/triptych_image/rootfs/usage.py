@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from triptych_image.rootfs import quota
+from triptych_image.rootfs.walk import walk
 
 _PATIENCE_SECONDS = 1.0
 
@@ -104,29 +105,15 @@ def _measure(path: Path, project: int) -> Usage | None:
         except OSError:
             pass
     try:
-        info = os.lstat(path)
+        size, inodes = os.lstat(path).st_blocks * 512, 1
+        linked: set[int] = set()
+        for info in walk(path):
+            if info.st_nlink > 1 and not stat.S_ISDIR(info.st_mode):
+                if info.st_ino in linked:
+                    continue
+                linked.add(info.st_ino)
+            size += info.st_blocks * 512
+            inodes += 1
     except OSError:
         return None
-    size, inodes = info.st_blocks * 512, 1
-    linked: set[int] = set()
-    stack = [os.fspath(path)]
-    while stack:
-        try:
-            entries = os.scandir(stack.pop())
-        except OSError:
-            continue  # removed under our hands
-        with entries:
-            for entry in entries:
-                try:
-                    info = entry.stat(follow_symlinks=False)
-                except OSError:
-                    continue
-                if info.st_nlink > 1 and not stat.S_ISDIR(info.st_mode):
-                    if info.st_ino in linked:
-                        continue
-                    linked.add(info.st_ino)
-                size += info.st_blocks * 512
-                inodes += 1
-                if stat.S_ISDIR(info.st_mode):
-                    stack.append(entry.path)
     return Usage(size, inodes, time.time_ns())
