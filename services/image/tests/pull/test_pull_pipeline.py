@@ -7,7 +7,7 @@ import gzip
 import json
 import os
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from triptych_image.pull.partial import partial_file
 from triptych_image.pull.puller import Puller
 from triptych_image.registry import ContentNotFound, RegistryClient, Repository, Resolved
 from triptych_image.settings import Settings
-from triptych_image.store import ImageKind, LayerRecord, Store, layer_key
+from triptych_image.store import ImageKind, LayerRecord, NameRecord, Store, layer_key
 from triptych_image.unpack.pool import UnpackWorkers
 from triptych_oci import Descriptor, Digest, Reference
 
@@ -346,6 +346,26 @@ async def test_a_pull_that_meets_the_removal_of_its_image_commits_what_is_there(
     monkeypatch.setattr(store, "sync", sync)
     await pull(puller, registry.add("x:1", rebuilt))
     assert set(store.snapshot.images[image.id].blobs) == {image.id, rebuilt.digest}
+    assert await whole(store, workers)
+
+
+async def test_a_pull_by_another_name_that_meets_the_removal_of_its_image_fetches_it(
+    puller: Puller, store: Store, workers: UnpackWorkers, registry: Any, make_image: Any, layer_of: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    image = make_image(layer_of({"a": b"1"}))
+    await pull(puller, registry.add("x:1", image))
+    add_names = store.add_names
+
+    async def removed_first(names: Sequence[NameRecord]) -> None:
+        await store.remove_images([image.id])
+        await add_names(names)
+
+    monkeypatch.setattr(store, "add_names", removed_first)
+    name = registry.add("x:2", image)
+    assert await pull(puller, name) == image.id
+    found = store.find(name)
+    assert found is not None and found.id == image.id
     assert await whole(store, workers)
 
 

@@ -22,7 +22,7 @@ from triptych_oci import (
 )
 from triptych_service import span
 
-from triptych_image.errors import ImageMalformed
+from triptych_image.errors import ImageMalformed, ImageNotFound
 from triptych_image.faults import point
 from triptych_image.policy import PolicyEngine
 from triptych_image.pull.artifacts import ArtifactFetcher, artifact_key
@@ -141,8 +141,7 @@ class Puller:
             await self._policy.check(repository, digests)
             names = names_for(reference, top.descriptor.digest)
             known = self._known(selected)
-            if known is not None:
-                await self._rename(known, names, top.descriptor.digest)
+            if known is not None and await self._rename(known, names, top.descriptor.digest):
                 return known.id
             fetching = self._content(repository, selected)
             content = await (self._warmed(fetching) if selected.document.is_image else fetching)
@@ -167,12 +166,16 @@ class Puller:
         found = self._store.snapshot.images.get(image_id)
         return found if found is not None and digest in found.blobs else None
 
-    async def _rename(self, image: ImageRecord, names: list[str], target: Digest) -> None:
-        """Point names at an image; most often they do already."""
+    async def _rename(self, image: ImageRecord, names: list[str], target: Digest) -> bool:
+        """Point names at an image, most often they do already; False when it was removed meanwhile."""
         wanted = [NameRecord(name, image.id, target) for name in names]
         known = self._store.snapshot.names
         if any(known.get(name.reference) != name for name in wanted):
-            await self._store.add_names(wanted)
+            try:
+                await self._store.add_names(wanted)
+            except ImageNotFound:
+                return False
+        return True
 
     async def _warmed(self, work: Coroutine[Any, Any, T]) -> T:
         """Do what comes before layers; the process that unpacks them starts meanwhile."""
