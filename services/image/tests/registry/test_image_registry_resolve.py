@@ -195,11 +195,11 @@ async def test_manifest_may_come_slowly_and_late(serve: Any, client_for: Any) ->
         await wire.raw(f"HTTP/1.1 200 OK\r\nContent-Type: {media_type}\r\n".encode())
         await wire.raw(f"Content-Length: {len(raw)}\r\n\r\n".encode())
         for start in range(0, len(raw), len(raw) // 10):
-            await asyncio.sleep(0.25)
+            await asyncio.sleep(0.35)
             await wire.raw(raw[start : start + len(raw) // 10])
 
     registry.hook("/manifests/", drip)
-    client = client_for(host_seconds=1.5, connections_per_host=1, min_bytes_per_second=1)
+    client = client_for(host_seconds=3.0, connections_per_host=1, min_bytes_per_second=1)
     found = await asyncio.gather(*(resolve(client, f"{registry.host}/app") for _ in range(2)))
     assert [one.descriptor.digest for one in found] == [digest] * 2
     assert len(registry.seen) == 2

@@ -145,6 +145,16 @@ async def test_without_a_sync_no_rows(disk: Disk) -> None:
     assert disk.events == ["sync", "sync", "c"]
 
 
+async def test_a_sync_that_breaks_leaves_nobody_waiting(disk: Disk) -> None:
+    async def broken() -> None:
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+    disk.committer = Committer(broken, disk._write)
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        async with asyncio.timeout(60):
+            await disk.commit("a")
+
+
 async def test_one_that_cannot_be_written_fails_alone(disk: Disk) -> None:
     disk.refused = {"b"}
     with disk.coming(3):

@@ -82,7 +82,11 @@ class Committer:
             while self._waiting:
                 await self._gather()
                 batch, self._waiting = self._waiting, []
-                await self._commit(batch)
+                try:
+                    await self._commit(batch)
+                finally:
+                    for item in batch:
+                        item.done.cancel()  # of those that were not told: nobody waits for ever
         finally:
             self._task = None
 
@@ -96,9 +100,10 @@ class Committer:
     async def _commit(self, batch: Sequence[Commit]) -> None:
         try:
             await self._sync()
-        except OSError as error:
+        except Exception as error:
             for item in batch:
-                _settle(item, disk_error(error, f"sync image {item.image.id}"))
+                step = f"sync image {item.image.id}"
+                _settle(item, disk_error(error, step) if isinstance(error, OSError) else error)
             return
         # A caller that was cancelled gives up its claims next, and what it claimed may go then: nothing is
         # awaited from here until the rows are the database's.
