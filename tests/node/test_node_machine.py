@@ -50,6 +50,8 @@ BEFORE_REBOOT = ("before_reboot", "streams", "confinement", "limits", "quota", "
 NOT_HERE = (
     # Clients of others, which are not carried into the node.
     "services/streaming/tests/test_streaming_clients.py",
+    # Ten thousand sessions.
+    "services/streaming/tests/test_streaming_leaks.py",
     # How long callbacks of the loops take, and 110 pods at once.
     "tests/integration/test_event_loop.py",
     "tests/integration/test_many_pods.py",
