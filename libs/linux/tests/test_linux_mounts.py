@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
-from triptych_linux import mounts, namespaces, pidfd
+from triptych_linux import mounts, namespaces, overlay, pidfd
 from triptych_linux.namespaces import Namespace
 
 pytestmark = pytest.mark.integration
 
 
-def test_overlay_short_and_long(tmp_path: Path) -> None:
+def _without_lowerdir_plus(*_: object) -> None:
+    raise OSError(errno.EINVAL, "Invalid argument")
+
+
+@pytest.mark.parametrize("kernel", ["this", "before 6.8"])
+def test_overlay_short_and_long(kernel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if kernel != "this":
+        monkeypatch.setattr(overlay, "_fsconfig_overlay", _without_lowerdir_plus)
     lowers = []
     for index in range(60):
         lower = tmp_path / ("layer" + "x" * 60 + str(index))
@@ -25,7 +33,7 @@ def test_overlay_short_and_long(tmp_path: Path) -> None:
     for directory in (upper, work, target):
         directory.mkdir()
     for count in (2, 60):
-        mounts.mount_overlay(target, lowers[:count], upper=str(upper), work=str(work), options=["volatile"])
+        overlay.mount_overlay(target, lowers[:count], upper=str(upper), work=str(work), options=["volatile"])
         try:
             assert len(list(target.iterdir())) == count
             assert mounts.is_mount_point(target)
@@ -37,11 +45,19 @@ def test_overlay_short_and_long(tmp_path: Path) -> None:
     assert mounts.umount(target) is False
 
 
+def test_more_layers_than_any_way_can_name_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overlay, "_fsconfig_overlay", _without_lowerdir_plus)
+    with pytest.raises(OSError, match="Invalid argument"):
+        overlay.mount_overlay(tmp_path, [str(tmp_path)] * 400)
+
+
 def test_one_lower_is_a_read_only_bind(tmp_path: Path) -> None:
     lower, target = tmp_path / "lower", tmp_path / "target"
     lower.mkdir()
     target.mkdir()
-    mounts.mount_overlay(target, [str(lower)])
+    overlay.mount_overlay(target, [str(lower)])
     try:
         with pytest.raises(OSError, match="Read-only"):
             (target / "x").write_text("x")

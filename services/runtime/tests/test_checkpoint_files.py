@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from triptych_linux import mounts
+from triptych_linux.overlay import mount_overlay
 from triptych_runtime.checkpoint.archive import write_archive
 from triptych_runtime.checkpoint.errors import CheckpointFailed, CheckpointUnreadable
 from triptych_runtime.checkpoint.manifest import (
@@ -37,7 +38,7 @@ class Overlays:
         upper, work, target = (self._base / f"{name}-{part}" for part in ("upper", "work", "root"))
         for directory in (upper, work, target):
             directory.mkdir()
-        mounts.mount_overlay(target, [str(self.lower)], upper=str(upper), work=str(work))
+        mount_overlay(target, [str(self.lower)], upper=str(upper), work=str(work))
         self._mounted.append(target)
         return target
 

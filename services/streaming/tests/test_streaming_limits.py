@@ -107,8 +107,8 @@ async def test_a_frame_above_the_limit_is_too_big(start_streaming, container) ->
 
 
 async def test_an_idle_client_of_a_process_that_has_ended_is_ended(start_streaming, container) -> None:
-    daemon = start_streaming("[timeouts]\nidle = 2\nlinger = 0.2\n")
-    # The child that is left behind writes more than the kernel holds of the connection.
+    # The child that is left behind writes more than the kernel holds of the connection, before it is let go.
+    daemon = start_streaming(f"[timeouts]\nidle = 2\nlinger = {0.2 * PATIENCE}\n")
     request = container.shell("yes & read line; exit 3", stdin=True, stderr=False, pod="left")
     async with client.remote_spdy(daemon.stub.OpenExec(request).url, stdin=True, stderr=False) as remote:
         assert remote.stdin and remote.stdout and remote.session.transport

@@ -1,7 +1,7 @@
-"""Mounting: binds, tmpfs, overlayfs, idmapped clones, and reading the mount table.
+"""Mounting: binds, tmpfs, idmapped clones, and reading the mount table; `overlay` has overlayfs.
 
 Blocking calls of well under a millisecond each, except `umount` of a file system with dirty data; call
-that from a thread. See mount(2), mount_setattr(2), and Documentation/filesystems/overlayfs.rst.
+that from a thread. See mount(2) and mount_setattr(2).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import ctypes
 import enum
 import errno
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,16 +23,10 @@ AT_RECURSIVE = 0x8000
 OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 MOVE_MOUNT_F_EMPTY_PATH = 0x4
-FSCONFIG_SET_FLAG = 0
-FSCONFIG_SET_STRING = 1
-FSCONFIG_CMD_CREATE = 6
 MOUNT_ATTR_RDONLY = 0x1
 MOUNT_ATTR_IDMAP = 0x100000
 MNT_DETACH = 2
 UMOUNT_NOFOLLOW = 8
-
-# fs/namespace.c copies one page of mount(2) data; a longer overlay option string needs fsconfig(2).
-_MOUNT_DATA_LIMIT = 4000
 
 
 class Flag(enum.IntFlag):
@@ -138,80 +132,9 @@ def umount_below(directory: str | os.PathLike[str]) -> int:
     return count
 
 
-def mount_overlay(
-    target: str | os.PathLike[str],
-    lower: Sequence[str],
-    *,
-    upper: str = "",
-    work: str = "",
-    options: Iterable[str] = (),
-    flags: int = 0,
-) -> None:
-    """Mount an overlay on `target`.
-
-    One lower directory without an upper one becomes a read-only bind mount, which overlayfs refuses.
-    An option string longer than a page goes through fsconfig(2), where each layer is a parameter of its
-    own ("lowerdir+", kernel 6.5 and later).
-
-    :param lower: directories, topmost first.
-    :param options: each "name" or "name=value".
-    :raises OSError: as mount(2); EINVAL with more layers than the kernel takes (500).
-    """
-    if not upper and len(lower) == 1:
-        mount(lower[0], target, None, Flag.BIND)
-        mount(lower[0], target, None, Flag.BIND | Flag.REMOUNT | Flag.RDONLY | flags)
-        return
-    pairs = [("upperdir", upper), ("workdir", work)] if upper else []
-    extra = list(options)
-    data = ",".join(
-        ["lowerdir=" + ":".join(_escape(p) for p in lower), *(f"{k}={_escape(v)}" for k, v in pairs), *extra]
-    )
-    if len(data) < _MOUNT_DATA_LIMIT:
-        mount("overlay", target, "overlay", flags, data)
-        return
-    _fsconfig_overlay(os.fspath(target), lower, pairs, extra, flags)
-
-
-def _escape(path: str) -> str:
-    return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
-
-
-def _fsconfig_overlay(
-    target: str, lower: Sequence[str], pairs: list[tuple[str, str]], extra: list[str], flags: int
-) -> None:
-    fs = syscalls.syscall(syscalls.SYS_FSOPEN, ctypes.c_char_p(b"overlay"), ctypes.c_uint(1), path=target)
-    try:
-        for path in lower:
-            _fsconfig(fs, "lowerdir+", path)
-        for key, value in pairs:
-            _fsconfig(fs, key, value)
-        for option in extra:
-            key, sep, value = option.partition("=")
-            _fsconfig(fs, key, value if sep else None)
-        create = ctypes.c_uint(FSCONFIG_CMD_CREATE)
-        syscalls.syscall(
-            syscalls.SYS_FSCONFIG, ctypes.c_int(fs), create, None, None, ctypes.c_int(0), path=target
-        )
-        attributes = ctypes.c_uint(int(flags) & 0xF)
-        mnt = syscalls.syscall(
-            syscalls.SYS_FSMOUNT, ctypes.c_int(fs), ctypes.c_uint(1), attributes, path=target
-        )
-        with _closing(mnt):
-            move_mount(mnt, target)
-    finally:
-        os.close(fs)
-
-
-def _fsconfig(fs: int, key: str, value: str | None) -> None:
-    command = FSCONFIG_SET_FLAG if value is None else FSCONFIG_SET_STRING
-    raw = None if value is None else ctypes.c_char_p(os.fsencode(value))
-    name = ctypes.c_char_p(key.encode())
-    args = (ctypes.c_int(fs), ctypes.c_uint(command), name, raw, ctypes.c_int(0))
-    syscalls.syscall(syscalls.SYS_FSCONFIG, *args, path=value)
-
-
 @contextlib.contextmanager
-def _closing(fd: int) -> Iterator[int]:
+def closing(fd: int) -> Iterator[int]:
+    """Close a descriptor at the end of the context."""
     try:
         yield fd
     finally:
@@ -268,7 +191,7 @@ def bind_idmapped(
 
     :raises OSError: EINVAL where the file system of `source` has no idmapped mounts.
     """
-    with _closing(clone_tree(source)) as tree, _closing(os.open(userns, os.O_RDONLY | os.O_CLOEXEC)) as ns:
+    with closing(clone_tree(source)) as tree, closing(os.open(userns, os.O_RDONLY | os.O_CLOEXEC)) as ns:
         attributes = MOUNT_ATTR_IDMAP | (MOUNT_ATTR_RDONLY if readonly else 0)
         set_attributes(tree, attr_set=attributes, userns_fd=ns)
         move_mount(tree, target)

@@ -10,6 +10,7 @@ from pathlib import Path
 from triptych.rootfs.v1 import rootfs_pb2
 from triptych_linux import mounts
 from triptych_linux.mounts import Flag
+from triptych_linux.overlay import mount_overlay
 
 from triptych_runtime.errors import FailedPrecondition, RuntimeFailed
 from triptych_runtime.spec.rootfs import open_in_root
@@ -26,7 +27,7 @@ def mount_rootfs(overlay: rootfs_pb2.Overlay, target: Path, userns: Path | None)
     try:
         with _lower(overlay, target, userns) as lower:
             options = list(overlay.options)
-            mounts.mount_overlay(target, lower, upper=overlay.upper, work=overlay.work, options=options)
+            mount_overlay(target, lower, upper=overlay.upper, work=overlay.work, options=options)
     except OSError as error:
         raise RuntimeFailed(f"mount root filesystem on {target}: {error}") from error
 
