@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from triptych_dev.testing.descriptors import count_descriptors
 from triptych_linux import sealed
 
 
@@ -38,12 +39,12 @@ def test_an_upgrade_is_followed_and_older_copies_given_back(crun: Path) -> None:
     shutil.copy(shutil.which("false") or "/bin/false", crun)
     assert sealed.program(str(crun)) != old
     assert subprocess.run([old], check=False).returncode == 0  # somebody was about to start it
-    before = len(os.listdir("/proc/self/fd"))
+    before = count_descriptors()
     for program in ("true", "false", "true"):
         crun.unlink()
         shutil.copy(shutil.which(program) or program, crun)
         assert subprocess.run([sealed.program(str(crun))], check=False).returncode == (program == "false")
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert count_descriptors() == before
 
 
 def test_others_are_started_as_they_are(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from triptych_dev.testing.descriptors import count_descriptors
 from triptych_errors import FailedPrecondition
 from triptych_runtime.spec.rootfs import RootfsView, open_in_root
 
@@ -104,10 +105,10 @@ def test_missing_layers_are_empty(tmp_path: Path) -> None:
 
 def test_no_descriptor_is_left_open(layers: list[Path]) -> None:
     (layers[2] / "etc/passwd").write_text("x")
-    before = len(os.listdir("/proc/self/fd"))
+    before = count_descriptors()
     RootfsView(layers).read("/etc/passwd")
     RootfsView(layers).read("/etc/none")
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert count_descriptors() == before
 
 
 def test_open_in_root(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
+from triptych_dev.testing.descriptors import count_descriptors
 from triptych_streaming.errors import ExecFailed
 from triptych_streaming.protocol.channels import StreamSet
 from triptych_streaming.records import ExecSession, Target
@@ -47,7 +48,7 @@ async def test_the_document_comes_when_it_is_given(tmp_path: Path) -> None:
 async def test_all_files_are_removed(tmp_path: Path) -> None:
     deep = tmp_path / ("d" * 120)
     deep.mkdir()
-    before = len(os.listdir("/proc/self/fd"))
+    before = count_descriptors()
     workspace = Workspace(deep, session(tty=True))
     argv = workspace.argv()
     assert len(after(argv, "--console-socket")) < 108 and "--tty" in argv
@@ -58,7 +59,7 @@ async def test_all_files_are_removed(tmp_path: Path) -> None:
     with pytest.raises(ExecFailed, match="sent no terminal"):
         workspace.terminal()
     workspace.close()
-    assert not list(deep.iterdir()) and len(os.listdir("/proc/self/fd")) == before
+    assert not list(deep.iterdir()) and count_descriptors() == before
 
 
 async def test_what_the_system_lacks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,13 +67,13 @@ async def test_what_the_system_lacks_is_told(tmp_path: Path, monkeypatch: pytest
         raise OSError(errno.EMFILE, "too many")
 
     monkeypatch.setattr(ociexec, "begin", refuse)
-    before = len(os.listdir("/proc/self/fd"))
+    before = count_descriptors()
     backend = ExecBackend(session(), tmp_path, deadline=1)
     with pytest.raises(ExecFailed, match="cannot start the OCI runtime: Too many open files"):
         await backend.prepare()
     assert not backend.prepared
     await backend.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert count_descriptors() == before
 
 
 def test_what_a_killed_daemon_left_is_swept(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
+from triptych_dev.testing.descriptors import count_descriptors
 from triptych_image.registry import (
     ContentMismatch,
     ContentNotFound,
@@ -386,7 +387,7 @@ async def test_cancelled_copy_leaves_nothing_open(serve: Any, client_for: Any, n
     registry.add_blob(data)
     client = client_for()
     reader, writer = os.pipe()
-    before = len(os.listdir("/proc/self/fd"))
+    before = count_descriptors()
     try:
         async with client.repository(Reference.parse(f"{registry.host}/app")) as repository:
             with pytest.raises(TimeoutError):
@@ -394,7 +395,7 @@ async def test_cancelled_copy_leaves_nothing_open(serve: Any, client_for: Any, n
                     await repository.copy_blob_to_fd(descriptor(data), writer)
         client.close()
         await asyncio.sleep(0.05)
-        assert len(os.listdir("/proc/self/fd")) <= before + 1
+        assert count_descriptors() <= before + 1
     finally:
         os.close(reader)
         os.close(writer)
