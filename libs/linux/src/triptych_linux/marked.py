@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
@@ -46,18 +45,6 @@ async def kill(
     killed: list[ProcessIdentity] = []
     async with asyncio.timeout(deadline):
         while found := await asyncio.to_thread(lambda: list(find(variable, values, candidate))):
-            await asyncio.gather(*(_kill(identity) for identity in found))
+            await asyncio.gather(*(pidfd.kill(identity) for identity in found))
             killed += found
     return killed
-
-
-async def _kill(identity: ProcessIdentity) -> None:
-    try:
-        fd = identity.open()
-    except ProcessLookupError:
-        return
-    try:
-        pidfd.send_signal(fd, signal.SIGKILL)
-        await pidfd.wait_exit(fd)
-    finally:
-        os.close(fd)

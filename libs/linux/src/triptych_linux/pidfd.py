@@ -123,3 +123,16 @@ async def wait_exit(pidfd: int) -> None:
         await done
     finally:
         loop.remove_reader(pidfd)
+
+
+async def kill(identity: ProcessIdentity) -> None:
+    """SIGKILL a process and wait until it has ended, however long; nothing happens when it is gone."""
+    try:
+        fd = identity.open()
+    except ProcessLookupError:
+        return
+    try:
+        send_signal(fd, signal.SIGKILL)
+        await wait_exit(fd)
+    finally:
+        os.close(fd)

@@ -146,17 +146,10 @@ class PodInit:
         :raises InitFailed: when it is still there at the deadline (a process in D state).
         """
         try:
-            fd = init.identity.open()
-        except ProcessLookupError:
-            return
-        try:
-            pidfd.send_signal(fd, signal.SIGKILL)
             async with asyncio.timeout(self._settings.deadline):
-                await pidfd.wait_exit(fd)
+                await pidfd.kill(init.identity)
         except TimeoutError:
             raise InitFailed(f"init {init.pid}: still there after SIGKILL") from None
-        finally:
-            os.close(fd)
 
     def _watch(self, sandbox_id: str, identity: ProcessIdentity) -> None:
         """:raises ProcessLookupError: when it has ended already."""
