@@ -147,6 +147,53 @@ async def test_challenge_is_remembered_for_the_next_pull(serve: Any, client_for:
     assert registry.paths() == ["/token", "/v2/app/manifests/latest"]
 
 
+@pytest.mark.parametrize("now", ["elsewhere", "basic", "open"])
+async def test_challenge_that_does_not_hold_any_more_is_asked_for_again(
+    serve: Any, client_for: Any, now: str
+) -> None:
+    registry, old, new = await serve(), await serve(), await serve()
+    registry.add_image(b"layer")
+    token_server(old, {"token": "tok"})
+    token_server(new, {"token": "tok"})
+    demand(registry, bearer(registry, old), lambda sent: sent == "Bearer tok")
+    client = client_for()
+    credentials = Credentials("me", SECRET)
+    await resolve(client, f"{registry.host}/app", credentials)
+    old.hooks.clear()
+    registry.hooks.clear()
+    if now == "elsewhere":
+        demand(registry, bearer(registry, new), lambda sent: sent == "Bearer tok")
+    elif now == "basic":
+        demand(registry, 'Basic realm="x"', lambda sent: sent == basic("me", SECRET))
+    await asyncio.gather(*(resolve(client, f"{registry.host}/app", credentials) for _ in range(2)))
+    old.seen.clear()
+    await resolve(client, f"{registry.host}/app", credentials)
+    assert old.seen == []
+
+
+async def test_remembered_challenge_shows_a_wrong_password_once(serve: Any, client_for: Any) -> None:
+    registry = await serve()
+    registry.add_image(b"layer")
+    demand(registry, bearer(registry), lambda sent: sent == "Bearer tok")
+    asked = token_server(registry, {"token": "tok"}, (401, {}), {"token": "tok"})
+    client = client_for()
+    await resolve(client, f"{registry.host}/app")
+    with pytest.raises(AccessDenied):
+        await resolve(client, f"{registry.host}/app", Credentials("me", SECRET))
+    assert len(asked) == 2
+    registry.seen.clear()
+    await resolve(client, f"{registry.host}/app")
+    assert registry.paths()[0] == "/v2/app/manifests/latest"
+
+
+async def test_bearer_goes_before_basic_in_any_order(serve: Any, client_for: Any) -> None:
+    registry = await serve()
+    registry.add_image(b"layer")
+    demand(registry, f'Basic realm="x", {bearer(registry)}', lambda sent: sent == "Bearer tok")
+    token_server(registry, {"token": "tok"})
+    await resolve(client_for(), f"{registry.host}/app")
+
+
 async def test_password_buys_a_token(serve: Any, client_for: Any) -> None:
     registry, tokens = await serve(), await serve()
     registry.add_image(b"layer")

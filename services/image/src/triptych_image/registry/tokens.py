@@ -50,12 +50,14 @@ class _Token:
 class _State:
     """What is known about one host.
 
+    :ivar asked: whether the host gave its challenge in this pull, so that it is not of an earlier one.
     :ivar header: what to send at once, for schemes without scope.
     :ivar scopes: what the host asked for in place of the scope that the specification has.
     """
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     challenge: Challenge | None = None
+    asked: bool = False
     header: str = ""
     tokens: dict[str, _Token] = field(default_factory=dict)
     scopes: dict[str, str] = field(default_factory=dict)
@@ -75,7 +77,10 @@ class Authorizer:
         self._states: dict[str, _State] = {}
 
     async def header(self, host: Host, scope: str) -> str:
-        """What to send before being asked: a token in hand, or one that the last pull's challenge gives."""
+        """What to send before being asked: a token in hand, or one that the last pull's challenge gives.
+
+        :raises AttemptFailed: DENIED, or how the token server failed that this pull was sent to.
+        """
         state = self._states.get(host.base)
         if state is None:
             challenge = self._remembered.get(host.base)
@@ -86,9 +91,19 @@ class Authorizer:
         if state.header or state.challenge is None:
             return state.header
         async with state.lock:
-            if state.header:
+            if state.header or state.challenge is None:
                 return state.header
-            return await self._bearer(host, state, state.scopes.get(scope, scope))
+            try:
+                return await self._bearer(host, state, state.scopes.get(scope, scope))
+            except AttemptFailed as failure:
+                if state.asked:
+                    raise
+                # The registry may send elsewhere by now, or let everybody in.
+                self._remembered.pop(host.base, None)
+                if failure.kind is Failure.DENIED:
+                    raise  # a wrong password is shown once; the next pull asks the registry first
+                state.challenge = None
+                return ""
 
     async def answer(self, host: Host, response: Response, scope: str, refused: str) -> str:
         """Answer a 401.
@@ -98,12 +113,14 @@ class Authorizer:
         :raises AttemptFailed: DENIED when there is no way in, or how the token server failed.
         """
         challenges = parse_challenges(response.head.all(b"www-authenticate"))
+        # As peers: a token may be had without credentials, whatever else is offered before it.
+        challenges.sort(key=lambda one: one.scheme != "bearer")
         state = self._states.setdefault(host.base, _State())
         async with state.lock:
             for challenge in challenges:
                 if challenge.scheme == "bearer" and challenge.parameters.get("realm"):
                     self._refuse(state, refused)
-                    state.challenge = challenge
+                    state.challenge, state.asked = challenge, True
                     self._remember(host, challenge)
                     state.scopes[scope] = challenge.parameters.get("scope") or scope
                     return await self._bearer(host, state, state.scopes[scope])
