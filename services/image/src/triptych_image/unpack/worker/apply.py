@@ -23,6 +23,7 @@ _DEVICES = {b"3": stat.S_IFCHR, b"4": stat.S_IFBLK, b"6": stat.S_IFIFO}
 _SPECIAL = 0o7000
 # What an image may set: trusted.* would fake overlayfs's own marks, security.selinux is the host's business.
 _XATTRS = (b"user.", b"security.capability", b"system.posix_acl_")
+_DEFAULT_ACL = b"system.posix_acl_default"
 
 
 class Applier:
@@ -45,7 +46,7 @@ class Applier:
         self.skipped_xattrs = 0
 
     def run(self) -> None:
-        """Apply every entry, then the times of directories.
+        """Apply every entry, then of directories what further entries would change or inherit.
 
         :raises Refused: naming the entry; what was written so far stays for the caller to drop.
         """
@@ -60,6 +61,8 @@ class Applier:
                 raise
         for path, mtime in self._target.times.items():
             try:
+                if path in self._target.default_acls:
+                    self._set_xattr(path or b".", _DEFAULT_ACL, self._target.default_acls[path])
                 os.utime(path or b".", ns=(mtime, mtime), follow_symlinks=False)
             except OSError as error:
                 raise refused_by_kernel(error, show(path)) from None
@@ -116,7 +119,7 @@ class Applier:
                 else:
                     for part in self._archive.payload(size):
                         _write(fd, part)
-            if entry.uid or entry.gid:
+            if entry.uid or entry.gid or self._target.group_inherited:
                 os.fchown(fd, entry.uid, entry.gid)
             if mode & _SPECIAL:
                 # Writing and chown clear setuid and setgid.
@@ -135,6 +138,7 @@ class Applier:
         if self._limits.bytes and self.logical > self._limits.bytes:
             raise limit(f"sparse files have more than {self._limits.bytes} bytes")
         os.ftruncate(fd, entry.real_size)
+        self._target.sparse[os.fstat(fd).st_ino] = entry.size
         for offset, length in entry.segments or ():
             self._tape.file(path, offset, length)
             os.lseek(fd, offset, os.SEEK_SET)
@@ -158,7 +162,11 @@ class Applier:
         target = path or b"."
         os.chown(target, entry.uid, entry.gid, follow_symlinks=False)
         os.chmod(target, entry.mode)
+        if entry.mode & stat.S_ISGID:
+            self._target.group_inherited = True
         if entry.xattrs:
+            if _DEFAULT_ACL in entry.xattrs:
+                self._target.default_acls[path] = entry.xattrs.pop(_DEFAULT_ACL)
             self._set_xattrs(entry, target)
         self._target.named(path)
         self._target.times[path] = entry.mtime_ns
@@ -204,7 +212,7 @@ class Applier:
 
     def _finish_special(self, entry: Entry, path: bytes) -> None:
         self.counts.inodes += 1
-        if entry.uid or entry.gid:
+        if entry.uid or entry.gid or self._target.group_inherited:
             os.chown(path, entry.uid, entry.gid, follow_symlinks=False)
         if entry.xattrs and entry.kind != b"2":
             self._set_xattrs(entry, path)
@@ -238,18 +246,21 @@ class Applier:
         for name, value in (entry.xattrs or {}).items():
             if not name.startswith(_XATTRS) or name.startswith(b"user.overlay."):
                 self.skipped_xattrs += 1
-                continue
-            try:
-                if isinstance(target, int):
-                    os.setxattr(target, name, value)
-                else:
-                    os.setxattr(target, name, value, follow_symlinks=False)
-            except OSError as error:
-                if error.errno == 95 or (error.errno == 1 and name.startswith(b"user.")):
-                    # The file system has none, or a device cannot have it: as both peers, go on.
-                    self.skipped_xattrs += 1
-                    continue
-                raise
+            else:
+                self._set_xattr(target, name, value)
+
+    def _set_xattr(self, target: int | bytes, name: bytes, value: bytes) -> None:
+        try:
+            if isinstance(target, int):
+                os.setxattr(target, name, value)
+            else:
+                os.setxattr(target, name, value, follow_symlinks=False)
+        except OSError as error:
+            if error.errno == 95 or (error.errno == 1 and name.startswith(b"user.")):
+                # The file system has none, or a device cannot have it: as both peers, go on.
+                self.skipped_xattrs += 1
+                return
+            raise
 
 
 def _write(fd: int, data: memoryview) -> None:

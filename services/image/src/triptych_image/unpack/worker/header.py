@@ -12,6 +12,8 @@ ZERO_BLOCK = bytes(BLOCK)
 _FIELDS = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12s")
 _XATTR = b"SCHILY.xattr."
 _ID_MAX = 0xFFFFFFFE
+_SECONDS_MAX = 1 << 62
+"""What a time_t takes; file systems take less, and the kernel sees to that."""
 
 
 class Entry:
@@ -58,7 +60,7 @@ def parse(block: bytes) -> Entry:
     entry.uid = number(fields[2])
     entry.gid = number(fields[3])
     entry.size = number(fields[4])
-    entry.mtime_ns = number(fields[5]) * 1_000_000_000
+    entry.mtime_ns = max(-_SECONDS_MAX, min(number(fields[5]), _SECONDS_MAX)) * 1_000_000_000
     entry.kind = fields[7]
     entry.link = _text(fields[8])
     magic = fields[9]

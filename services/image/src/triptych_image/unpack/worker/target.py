@@ -29,6 +29,9 @@ class Target:
         them, so through no symlink.
     :ivar opaque: directories that hide what lower layers have in them; likewise.
     :ivar times: of directories that an entry named; set in the end, since entries change them.
+    :ivar default_acls: of directories, set in the end: what is made in them would take them for its own.
+    :ivar sparse: bytes that files with holes hold, by inode number.
+    :ivar group_inherited: a directory hands its group to what is made in it (setgid).
     """
 
     def __init__(self, tape: TapeWriter | NoTape) -> None:
@@ -37,6 +40,9 @@ class Target:
         self.implied: set[bytes] = {b""}
         self.opaque: set[bytes] = set()
         self.times: dict[bytes, int] = {}
+        self.default_acls: dict[bytes, bytes] = {}
+        self.sparse: dict[int, int] = {}
+        self.group_inherited = False
 
     def make_room(self, path: bytes, error: OSError, *, directory: bool = False) -> None:
         """Mend what stopped an entry: parents that are missing, or an older entry of the same name."""
@@ -68,6 +74,9 @@ class Target:
                 self.counts.inodes -= 1
                 os.mkdir(done, 0o755)
                 self.note(self.opaque, done)
+            if self.group_inherited:
+                os.chown(done, 0, 0)
+                os.chmod(done, 0o755)
             self.count_directory()
             self.note(self.implied, done)
 
@@ -76,8 +85,7 @@ class Target:
         found = os.lstat(path)
         if not stat.S_ISDIR(found.st_mode):
             os.unlink(path)
-            if found.st_nlink == 1:
-                self._forget(found)
+            self._forget(found)
             return _is_whiteout(found)
         real = resolve(path)
         stack = [path]
@@ -91,24 +99,26 @@ class Target:
                 else:
                     info = os.lstat(name)
                     os.unlink(name)
-                    if info.st_nlink == 1:
-                        self._forget(info)
+                    self._forget(info)
             if stack[-1] == top:
                 os.rmdir(top)
                 stack.pop()
                 self.counts.inodes -= 1
                 self.counts.bytes -= BLOCK
                 self.times.pop(top, None)
+                self.default_acls.pop(top, None)
                 self.implied.discard(real + top[len(path) :])
                 self.opaque.discard(real + top[len(path) :])
         return False
 
     def _forget(self, info: os.stat_result) -> None:
-        self.counts.inodes -= 1
-        if stat.S_ISREG(info.st_mode):
-            self.counts.bytes -= (info.st_size + BLOCK - 1) & -BLOCK
-            if info.st_size:
-                self._tape.complete = False
+        """A name is gone, whose content the tape may look for under it; with the last name, the file too."""
+        if stat.S_ISREG(info.st_mode) and info.st_size:
+            self._tape.complete = False
+        if info.st_nlink == 1:
+            self.counts.inodes -= 1
+            if stat.S_ISREG(info.st_mode):
+                self.counts.bytes -= (self.sparse.pop(info.st_ino, info.st_size) + BLOCK - 1) & -BLOCK
 
     def count_directory(self) -> None:
         """A directory was made."""
