@@ -93,6 +93,29 @@ def test_a_container_that_has_ended_gets_no_new_file(driver: Driver, pod: Pod, t
         reopen(driver, "f" * 64)
 
 
+def test_a_log_directory_that_is_gone_costs_no_monitor(driver: Driver, pod: Pod, tmp_path: Path) -> None:
+    """conmon ends when it cannot make the new file, and output and exit code are lost with it."""
+    script = "trap 'exit 7' TERM; while :; do echo line; sleep 0.02; done"
+    container = driver.launch(pod, driver.config("app", ("sh", "-c", script)))
+    aside = tmp_path / "aside"
+    (tmp_path / "app").rename(aside)
+    with refused(grpc.StatusCode.INTERNAL) as refusal:
+        reopen(driver, container)
+    assert str(tmp_path / "app") in refusal.text
+    old = aside / "0.log"
+    size = old.stat().st_size
+    wait_until("it goes on writing the old file", lambda: old.stat().st_size > size)
+    aside.rename(tmp_path / "app")
+    log = tmp_path / "app" / "0.log"
+    before = log.stat()
+    reopen(driver, container)
+    assert log.stat().st_ino != before.st_ino
+    assert log.stat().st_mode == before.st_mode
+    assert [path.name for path in log.parent.iterdir()] == [log.name]
+    driver.stop(container, 20)
+    assert driver.status(container).exit_code == 7
+
+
 def test_long_lines_come_in_parts(driver: Driver, pod: Pod, tmp_path: Path) -> None:
     script = "head -c 40000 /dev/zero | tr '\\0' x; echo; echo short; printf end >&2"
     container = driver.launch(pod, driver.config("long", ("sh", "-c", script)))

@@ -16,6 +16,8 @@ from triptych_runtime.node import Node
 
 _REOPEN = b"2 0 0\n"
 _DEADLINE = 5.0
+#: Of the files that conmon makes.
+_MODE = 0o600
 
 
 async def reopen_container_log(
@@ -23,21 +25,35 @@ async def reopen_container_log(
 ) -> api_pb2.ReopenContainerLogResponse:
     """Tells the monitor to open the log file anew, and waits until the new file is there.
 
-    :raises ContainerNotRunning: for a container that does not run; no file is made then.
-    :raises MonitorTimeout: when the monitor hangs; no file is made then either.
+    On an error the monitor goes on with the old file, and no new one is made.
+
+    :raises ContainerNotRunning: for a container that does not run.
+    :raises RuntimeFailed: when no file can be made there, or the monitor is gone.
+    :raises MonitorTimeout: when the monitor hangs.
     """
     record = node.state.container(request.container_id)
     if not record.running:
         raise ContainerNotRunning(record.id, record.phase.value)
     if record.log_path:
         control = node.paths.monitor(record.id).control
-        await asyncio.to_thread(_tell, control)
+        draft = Path(f"{record.log_path}.tmp")
+        await asyncio.to_thread(_make, draft)
         try:
-            await _wait_for(Path(record.log_path), node, record.id)
-        except (ContainerNotRunning, MonitorTimeout):
-            await asyncio.to_thread(_take_back, control)
+            await asyncio.to_thread(_tell, control)
+            await _wait_for(draft, node, record.id)
+        except (ContainerNotRunning, MonitorTimeout, RuntimeFailed):
+            await asyncio.to_thread(_take_back, control, draft)
             raise
     return api_pb2.ReopenContainerLogResponse()
+
+
+def _make(draft: Path) -> None:
+    """Make the file that conmon is about to open and to rename: it ends where it cannot make it itself,
+    and the container's output and exit code are lost with it."""
+    try:
+        os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, _MODE))
+    except OSError as error:
+        raise RuntimeFailed(f"reopen log: {error}", hint="the old file is still written to") from error
 
 
 def _tell(control: Path) -> None:
@@ -53,8 +69,10 @@ def _tell(control: Path) -> None:
         os.close(fd)
 
 
-def _take_back(control: Path) -> None:
+def _take_back(control: Path, draft: Path) -> None:
     """Unsay what the monitor has not read: after an error no file may come into being."""
+    with contextlib.suppress(OSError):
+        draft.unlink()
     with contextlib.suppress(OSError):
         fd = os.open(control, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -63,15 +81,15 @@ def _take_back(control: Path) -> None:
             os.close(fd)
 
 
-async def _wait_for(path: Path, node: Node, container_id: str) -> None:
-    """conmon answers nothing; the new file is its answer. One whose container has ended gives none."""
+async def _wait_for(draft: Path, node: Node, container_id: str) -> None:
+    """conmon answers nothing; its renaming of the file is its answer. One whose container has ended gives none."""
     end = time.monotonic() + _DEADLINE
     pause = 0.001
-    while not await asyncio.to_thread(path.exists):
+    while await asyncio.to_thread(draft.exists):
         record = node.state.container(container_id)
         if not record.running:
             raise ContainerNotRunning(record.id, record.phase.value)
         if time.monotonic() > end:
-            raise MonitorTimeout(f"reopen log: the monitor made no {path} within {_DEADLINE:g} s")
+            raise MonitorTimeout(f"reopen log: the monitor opened no new file within {_DEADLINE:g} s")
         await asyncio.sleep(pause)
         pause = min(pause * 2, 0.05)
