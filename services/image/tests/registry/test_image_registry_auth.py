@@ -218,6 +218,27 @@ async def test_identity_token_is_exchanged_by_post(serve: Any, client_for: Any) 
     assert form["scope"] == "repository:app:pull"
 
 
+async def test_identity_token_over_a_connection_that_is_closed_meanwhile(
+    serve: Any, client_for: Any
+) -> None:
+    registry = await serve()
+    registry.add_image(b"layer")
+    demand(registry, bearer(registry), lambda sent: sent == "Bearer tok")
+    token_server(registry, {"access_token": "tok"})
+
+    async def close_kept(seen: Any, wire: Any) -> bool:
+        if len(registry.seen) > 3:
+            registry.hooks.remove(("/token", close_kept))
+            raise ConnectionAbortedError
+        return False
+
+    registry.hook("/token", close_kept)
+    client = client_for()
+    for _ in range(2):
+        await resolve(client, f"{registry.host}/app", Credentials(identity_token="refresh"))
+    assert ("/token", close_kept) not in registry.hooks
+
+
 async def test_registry_token_is_sent_as_it_is(serve: Any, client_for: Any) -> None:
     registry = await serve()
     registry.add_image(b"layer")

@@ -124,6 +124,8 @@ class HttpClient:
                 head = await self._exchange(connection, request, shown, headers + also)
             except ClosedEarly:
                 self.pool.drop(connection)
+                if not again:
+                    break  # of a body no second copy is at hand: who asked begins again
             except AttemptFailed as failure:
                 doubtful = self.pool.doubt(connection)
                 self.pool.drop(connection)
