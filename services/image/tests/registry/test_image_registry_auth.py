@@ -627,3 +627,11 @@ def test_auth_that_is_no_pair(auth: str) -> None:
     with pytest.raises(InvalidCredentials, match="AuthConfig.auth") as caught:
         Credentials.from_cri(api_pb2.AuthConfig(auth=auth))
     assert auth not in str(caught.value)
+
+
+async def test_server_address_that_is_no_address(serve: Any, client_for: Any) -> None:
+    registry = await serve()
+    demand(registry, 'Basic realm="x"', lambda sent: False)
+    given = Credentials("me", SECRET, server_address="https://[bad/v1/")
+    with pytest.raises(InvalidCredentials, match="AuthConfig.server_address"):
+        await resolve(client_for(), f"{registry.host}/app", given)

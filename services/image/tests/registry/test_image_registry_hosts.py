@@ -12,6 +12,7 @@ from triptych_image.registry.durations import parse_duration
 from triptych_image.registry.hosts import Host, HostsConfig
 from triptych_image.registry.hosts_toml import ALL, Capability
 from triptych_image.registry.http.origin import BadUrl, Origin
+from triptych_oci import InvalidReference, Reference
 
 
 def read(tmp_path: Path, domain: str) -> list[Host]:
@@ -202,6 +203,8 @@ def test_parsed_file_is_kept_until_it_changes(tmp_path: Path, hosts_toml: Any) -
         ('[host."https://x"]\nca = 5', "ca"),
         ('[host."https://x"]\nca = [5]', "ca"),
         ('[host."https://x"]\nclient = [["a", "b", "c"]]', "client"),
+        ('[host."https://a..b"]', "host.'https://a..b'"),
+        ('[host."https://x:99999"]', "host.'https://x:99999'"),
         ('[host."https://x"]\nclient = 5', "client"),
         ('[host."https://x"]\nskip_verify = "yes"', "skip_verify"),
         ('[host."https://x"]\noverride_path = 1', "override_path"),
@@ -218,6 +221,14 @@ def test_bad_files_are_named_with_their_key(tmp_path: Path, hosts_toml: Any, tex
     assert str(directory / "hosts.toml") in str(caught.value)
     assert key in str(caught.value)
     assert caught.value.code is Code.FAILED_PRECONDITION
+
+
+@pytest.mark.parametrize(
+    "domain", ["quay.io:99999", "localhost:99999", "[::::]:5000", "[1:2]", f"{'a' * 64}.example"]
+)
+def test_registries_that_cannot_be_asked(tmp_path: Path, domain: str) -> None:
+    with pytest.raises(InvalidReference, match="invalid image reference"):
+        read(tmp_path, Reference.parse(f"{domain}/app").domain)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +260,11 @@ def test_origins(url: str, origin: str, target: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "x", "//x", "ftp://x", "http://", "http://x:y", "http://[::1", "http://x" * 9999]
+    "url",
+    [
+        *("", "x", "//x", "ftp://x", "http://", "http://x:y", "http://[::1", "http://x" * 9999),
+        *("http://a..b", "http://.a", f"http://{'a' * 64}.example", "http://a b", "http://a\0b"),
+    ],
 )
 def test_no_origins(url: str) -> None:
     with pytest.raises(BadUrl):

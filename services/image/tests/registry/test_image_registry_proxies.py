@@ -88,6 +88,7 @@ def test_no_proxy(rules: str, url: str, excluded: bool) -> None:
         "ftp://proxy",
         "http://",
         "http://x:y",
+        "http://a..b",
         "socks5://me@proxy",
         f"socks5://{'a' * 256}:b@p",
     ],

@@ -253,7 +253,9 @@ async def test_redirect_loop_ends(serve: Any, client_for: Any) -> None:
     assert len(registry.seen) == 11
 
 
-@pytest.mark.parametrize("location", ["ftp://example.com/x", "file:///etc/passwd", "http://", "//:0/"])
+@pytest.mark.parametrize(
+    "location", ["ftp://example.com/x", "file:///etc/passwd", "http://", "//:0/", "//a..b/", "https://.a/"]
+)
 async def test_redirects_to_what_is_no_http(serve: Any, client_for: Any, location: str) -> None:
     registry = await serve()
 

@@ -39,7 +39,7 @@ class Credentials:
 
     @property
     def server(self) -> str:
-        """`server_address` as `host[:port]`, lower case."""
+        """`server_address` as `host[:port]`, lower case; raises as `server_of`."""
         return server_of(self.server_address)
 
     @classmethod
@@ -80,10 +80,17 @@ def decode_auth(text: str, what: str) -> tuple[str, str]:
 
 
 def server_of(address: str) -> str:
-    """The `host[:port]` of an address, which may be a URL (`https://index.docker.io/v1/`)."""
+    """The `host[:port]` of an address, which may be a URL (`https://index.docker.io/v1/`).
+
+    :raises InvalidCredentials: when it is neither.
+    """
     if not address:
         return ""
-    return urlsplit(address if "://" in address else f"//{address}").netloc.rpartition("@")[2].lower()
+    try:
+        parts = urlsplit(address if "://" in address else f"//{address}")
+    except ValueError as error:
+        raise InvalidCredentials(f"AuthConfig.server_address: {error}") from None
+    return parts.netloc.rpartition("@")[2].lower()
 
 
 def same_server(one: str, other: str) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from triptych_oci import DEFAULT_DOMAIN
+from triptych_oci import DEFAULT_DOMAIN, InvalidReference
 
 from triptych_image.registry.credentials import same_server
 from triptych_image.registry.errors import InvalidHostsConfig
@@ -20,6 +20,7 @@ from triptych_image.registry.hosts_toml import (
     parse_hosts,
 )
 from triptych_image.registry.http import Link, Origin, TlsConfig
+from triptych_image.registry.http.origin import BadUrl
 from triptych_image.registry.http.tls import DEFAULT_TLS
 
 _HUB: Final = "registry-1.docker.io"
@@ -61,13 +62,17 @@ class HostsConfig:
 
         :param roots: directories to search; the first with a directory for the registry is taken.
         :raises InvalidHostsConfig: naming the file.
+        :raises InvalidReference: when the registry is asked itself and its name is none that can be.
         """
         directory = _find(domain, roots)
         entries = [HostEntry()] if directory is None else self._entries(directory)
         # The `server` of the registry's own directory is the operator's word for where the registry is.
         own = directory is None or directory.name != _DEFAULT_DIRECTORY
         *mirrors, server = entries
-        last = _host(server, domain, own)
+        try:
+            last = _host(server, domain, own)
+        except BadUrl as error:
+            raise InvalidReference(domain, str(error)) from None
         return [*_without(last, [_host(entry, domain, False) for entry in mirrors]), last]
 
     def _entries(self, directory: Path) -> list[HostEntry]:

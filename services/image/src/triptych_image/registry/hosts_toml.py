@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from triptych_image.registry.durations import parse_duration
 from triptych_image.registry.errors import InvalidHostsConfig
+from triptych_image.registry.http.origin import domain_name
 from triptych_image.registry.http.tls import TlsConfig
 
 
@@ -116,6 +117,8 @@ class _Reader:
         try:
             parts = urlsplit(server if "://" in server else f"https://{server}")
             port = parts.port
+            if parts.hostname:
+                domain_name(parts.hostname)
         except ValueError as error:
             raise self._bad("", f"{server!r}: {error}") from None
         if parts.scheme not in ("http", "https") or not parts.hostname:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from typing import Final, Self
 from urllib.parse import quote, urljoin, urlsplit
 
 _PORTS: Final = {"http": 80, "https": 443}
 _MAX_URL: Final = 16 << 10
+_VISIBLE: Final = re.compile(r"[!-~]+")
 
 
 class BadUrl(ValueError):
@@ -43,12 +45,7 @@ class Origin:
             raise BadUrl(f"scheme {scheme!r} is not http or https")
         if not parts.hostname:
             raise BadUrl("no host in URL")
-        host = parts.hostname
-        if not host.isascii():
-            try:
-                host = host.encode("idna").decode()
-            except UnicodeError:
-                raise BadUrl(f"host {host!r} is no domain name") from None
+        host = domain_name(parts.hostname)
         path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=-._~")
         query = f"?{quote(parts.query, safe='/%:@!$&()*+,;=-._~?')}" if parts.query else ""
         return cls(scheme, host, _PORTS[scheme] if port is None else port), path + query
@@ -70,6 +67,20 @@ class Origin:
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.authority}"
+
+
+def domain_name(host: str) -> str:
+    """A host as lookups and TLS take it: in ASCII, with labels of 1 to 63 characters.
+
+    :raises BadUrl: when it is none; both would fail with an error of text and not of the network.
+    """
+    try:
+        name = host.encode("idna").decode()
+    except UnicodeError:
+        name = ""
+    if _VISIBLE.fullmatch(name) is None:
+        raise BadUrl(f"host {host[:100]!r} is no domain name")
+    return name
 
 
 def join(base: str, location: str) -> str:

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from triptych_errors import FailedPrecondition
 
-from triptych_image.registry.http.origin import Origin
+from triptych_image.registry.http.origin import BadUrl, Origin, domain_name
 
 # RFC 1929 has a byte for the length of each.
 _SOCKS_MOST: Final = 255
@@ -83,12 +83,16 @@ def _parse(name: str, value: str) -> Proxy:
             f"environment variable {name}: proxies of scheme {parts.scheme!r} are not supported",
             hint=f"give a URL of one of the schemes {', '.join(_KINDS)}",
         )
+    try:
+        host = domain_name(parts.hostname)
+    except BadUrl as error:
+        raise InvalidProxy(f"environment variable {name}: {error}") from None
     kind, usual_port = _KINDS[parts.scheme]
     username = None if parts.username is None else unquote(parts.username)
     password = unquote(parts.password or "")
     if kind is ProxyKind.SOCKS5:
         _check_socks(name, username, password)
-    return Proxy(kind, parts.hostname, usual_port if port is None else port, username, password)
+    return Proxy(kind, host, usual_port if port is None else port, username, password)
 
 
 def _check_socks(name: str, username: str | None, password: str) -> None:
