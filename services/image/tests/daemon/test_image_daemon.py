@@ -114,7 +114,16 @@ def test_removing_one_tag_removes_all_of_that_image(
 
 def test_users_by_name_and_none(daemon: Start, registry: Any, make_image: Any, layer_of: Any) -> None:
     running = daemon()
-    for number, (user, uid, name) in enumerate([("www:www", None, "www"), ("", None, ""), ("0", 0, "")]):
+    huge = "9" * 5000
+    users = [
+        ("www:www", None, "www"),
+        ("", None, ""),
+        ("0", 0, ""),
+        (str((1 << 63) - 1), (1 << 63) - 1, ""),
+        (str(1 << 63), None, str(1 << 63)),
+        (huge, None, huge[:256]),
+    ]
+    for number, (user, uid, name) in enumerate(users):
         reference = registry.add(
             f"u{number}:1", make_image(layer_of({"a": b"%d" % number}), config={"User": user})
         )
@@ -122,6 +131,20 @@ def test_users_by_name_and_none(daemon: Start, registry: Any, make_image: Any, l
         found = status(running, reference).image
         assert found.username == name
         assert (found.uid.value if found.HasField("uid") else None) == uid
+    assert len(images(running)) == len(users)
+
+
+def test_an_image_cannot_make_lists_too_long(
+    daemon: Start, registry: Any, make_image: Any, layer_of: Any
+) -> None:
+    running = daemon()
+    layer = layer_of({"a": b"x"})
+    for number in range(2):
+        notes = {"short": "x", **({"long": "x" * 3_000_000} if number else {})}
+        config = {"User": f"u{number}" + ("x" * 3_000_000 if number else "")}
+        pull(running, registry.add(f"n{number}:1", make_image(layer, config=config, annotations=notes)))
+    assert sum(image.ByteSize() for image in images(running)) < 2000
+    assert sorted(dict(image.spec.annotations).get("short", "") for image in images(running)) == ["", "x"]
 
 
 def test_pinned_images_by_pattern(daemon: Start, registry: Any, make_image: Any, layer_of: Any) -> None:
