@@ -410,17 +410,22 @@ async def test_one_good_bundle_among_bad_ones(serve: Any, check: Check, signer: 
         ({"type": "matchExact"}, "app:v1", "app:v1", True),
         ({"type": "matchExact"}, "app:v1", "app:v2", False),
         ({"type": "matchExact"}, "app:v1", "app", False),
+        ({"type": "matchExact"}, "app:v1", "app:v1@DIGEST", False),
         ({"type": "matchExact"}, "app@DIGEST", "app:v1", False),
+        ({"type": "matchExact"}, "app@DIGEST", "app@DIGEST", True),
+        ({"type": "matchExact"}, "app:v2@DIGEST", "app@DIGEST", True),
         (None, "app:v1", "app:v1", True),
         (None, "app:v1", "app", False),
         (None, "app@DIGEST", "app:v1", True),
-        (None, "app@DIGEST", "app", True),
+        (None, "app:v2@DIGEST", "app:v1", True),
+        (None, "app@DIGEST", "app", False),
         (None, "app@DIGEST", "other", False),
         ({"type": "matchRepository"}, "app:v1", "app:v2", True),
         ({"type": "matchRepository"}, "app:v1", "other:v1", False),
         ({"type": "matchRepository"}, "app:v1", "not a reference", False),
         ({"type": "exactReference", "dockerReference": "HOST/x:1"}, "app:v1", "x:1", True),
         ({"type": "exactReference", "dockerReference": "HOST/x:1"}, "app:v1", "app:v1", False),
+        ({"type": "exactReference", "dockerReference": "HOST/x"}, "app:v1", "x", False),
         ({"type": "exactRepository", "dockerRepository": "HOST/x"}, "app:v1", "x:9", True),
         ({"type": "exactRepository", "dockerRepository": "HOST/x"}, "app:v1", "app:v1", False),
         (
@@ -436,6 +441,12 @@ async def test_one_good_bundle_among_bad_ones(serve: Any, check: Check, signer: 
             True,
         ),
         (
+            {"type": "remapIdentity", "prefix": "127.0.0.1", "signedPrefix": "vendor.io"},
+            "app:v1",
+            "app:v1",
+            True,
+        ),
+        (
             {"type": "remapIdentity", "prefix": "HOST/mirr", "signedPrefix": "HOST/orig"},
             "mirror/app:v1",
             "origor/app:v1",
@@ -448,7 +459,7 @@ async def test_identities(
 ) -> None:
     registry = await serve()
     digest = registry.add_image(b"layer")
-    payload = payload_of(f"{registry.host}/{signed}", digest)
+    payload = payload_of(f"{registry.host}/{signed}".replace("DIGEST", digest), digest)
     attach(registry, digest, (payload, signer.sign(payload)))
     requirement: dict[str, Any] = {"type": "sigstoreSigned", "keyData": signer.key_data}
     if identity is not None:

@@ -18,13 +18,13 @@ _MAX_FILE: Final = 4 << 20
 class MatchExact(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="matchExact", tag_field="type"
 ):
-    """The signature names the very reference; images by digest are refused."""
+    """The signature names the very reference: the tag, or for an image by digest the digest."""
 
 
 class MatchRepoDigestOrExact(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="matchRepoDigestOrExact", tag_field="type"
 ):
-    """As `matchExact`, but for images by digest the repository is enough. The default."""
+    """As `matchExact`, but for images by digest any tag of the repository will do. The default."""
 
 
 class MatchRepository(

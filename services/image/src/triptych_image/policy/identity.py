@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import assert_never
 
 from triptych_oci import InvalidReference, Reference
@@ -29,16 +30,17 @@ def accepts(identity: SignedIdentity, image: Reference, signed: str) -> bool:
         named = Reference.parse(signed, default_tag=False)
     except InvalidReference:
         return False
+    if image.digest is not None:
+        image = replace(image, tag=None)  # the digest alone decides what is pulled
     match identity:
         case MatchExact():
-            return image.digest is None and _same(image, named)
+            return _same(image, named)
         case MatchRepoDigestOrExact():
             return _repo_digest_or_exact(image, named)
         case MatchRepository():
             return image.name == named.name
         case ExactReference():
-            wanted = _parse(identity.docker_reference)
-            return wanted == named and not (named.tag is None and named.digest is None)
+            return _same(_parse(identity.docker_reference), named)
         case ExactRepository():
             return _parse(identity.docker_repository).name == named.name
         case RemapIdentity():
@@ -47,21 +49,25 @@ def accepts(identity: SignedIdentity, image: Reference, signed: str) -> bool:
 
 
 def _same(image: Reference, named: Reference) -> bool:
-    """The same tag of the same repository; a signature without tag names no image."""
-    return image.name == named.name and image.tag is not None and image.tag == named.tag
+    """The very same reference; a repository alone, as `cosign sign` names it, is no image."""
+    return not _is_name_only(named) and str(image) == str(named)
 
 
 def _repo_digest_or_exact(image: Reference, named: Reference) -> bool:
     if image.digest is not None:
-        return image.name == named.name
+        return image.name == named.name and not _is_name_only(named)
     return _same(image, named)
 
 
+def _is_name_only(named: Reference) -> bool:
+    return named.tag is None and named.digest is None
+
+
 def _remapped(identity: RemapIdentity, image: Reference) -> Reference:
-    name, prefix = str(image), identity.prefix
-    if image.name != prefix and not name.startswith((f"{prefix}/", f"{prefix}:", f"{prefix}@")):
+    """The domain counts with its port: "example.com" is no prefix of "example.com:5000/app"."""
+    if image.name != identity.prefix and not image.name.startswith(f"{identity.prefix}/"):
         return image
-    return _parse(identity.signed_prefix + name[len(prefix) :])
+    return _parse(identity.signed_prefix + str(image)[len(identity.prefix) :])
 
 
 def _parse(text: str) -> Reference:
