@@ -82,7 +82,7 @@ def _take_back(control: Path, draft: Path) -> None:
 
 
 async def _wait_for(draft: Path, node: Node, container_id: str) -> None:
-    """conmon answers nothing; its renaming of the file is its answer. One whose container has ended gives none."""
+    """conmon answers nothing, but renames the file. One whose container has ended does not."""
     end = time.monotonic() + _DEADLINE
     pause = 0.001
     while await asyncio.to_thread(draft.exists):
