@@ -13,7 +13,8 @@ import pytest
 from runtime.v1 import api_pb2 as cri
 from triptych_dev.kubelet import pod_config
 from triptych_dev.stack import Stack
-from triptych_dev.testing.driver import DEADLINE, Driver, wait_until
+from triptych_dev.testing.driver import DEADLINE, Driver, refused, wait_until
+from triptych_linux import mounts
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -129,6 +130,33 @@ def test_a_pod_whose_init_dies_is_not_ready(driver: Driver, live_stack: Stack, r
         again.remove_pod(pod)
         wait_until("it is told to be gone", lambda: client.of(pod.id)[1:] == [(pod.id, DELETED)])
         client.close()
+
+
+@pytest.mark.parametrize("seen_by", ["create", "start", "restart"])
+def test_a_pod_whose_namespaces_were_unmounted_is_not_ready(
+    driver: Driver, live_stack: Stack, seen_by: str
+) -> None:
+    """The files of the pins stay, and the kubelet would ask for containers in it for ever."""
+    pod = driver.run("unmounted")
+    created = driver.create(pod, "app")
+    client = Client(driver.stub)
+    for pin in (live_stack.state / "runtime" / "ns" / pod.id).iterdir():
+        mounts.umount(pin)
+    if seen_by == "restart":
+        client.close()
+        live_stack.stop("runtime")
+        live_stack.start("runtime")
+    else:
+        with refused(grpc.StatusCode.FAILED_PRECONDITION) as refusal:
+            driver.create(pod, "late") if seen_by == "create" else driver.start(created)
+        assert pod.id in refusal.text
+        wait_until("its end is told", lambda: client.of(pod.id) == [(pod.id, STOPPED)])
+        client.close()
+    with live_stack.runtime() as stub:
+        request = cri.PodSandboxStatusRequest(pod_sandbox_id=pod.id)
+        status = stub.PodSandboxStatus(request, timeout=DEADLINE, wait_for_ready=True).status
+        assert status.state == cri.SANDBOX_NOTREADY
+        Driver(stub, driver.image).clear()
 
 
 def test_a_client_that_does_not_read_holds_up_nobody(driver: Driver, live_stack: Stack) -> None:

@@ -125,6 +125,14 @@ def pin(kind: Namespace, target: Path, *, task: str = "thread-self") -> None:
     mounts.mount(f"/proc/{task}/ns/{kind.value}", target, None, mounts.Flag.BIND)
 
 
+def is_pinned(target: str | os.PathLike[str]) -> bool:
+    """Whether a namespace is pinned on a file; one whose pin was unmounted is an ordinary file."""
+    try:
+        return os.stat(target).st_dev == os.stat("/proc/self/ns/net").st_dev
+    except OSError:
+        return False
+
+
 def unpin(target: Path) -> None:
     """Undo `pin`; nothing there is no error."""
     mounts.umount_all(target)

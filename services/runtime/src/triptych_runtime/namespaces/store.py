@@ -110,7 +110,7 @@ class PodNamespaces:
 
         def pinned(kind: Namespace) -> Path | None:
             path = directory / _make.FILES[kind]
-            return path if path.exists() else None
+            return path if namespaces.is_pinned(path) else None
 
         return PinnedNamespaces(
             sandbox_id=sandbox_id,

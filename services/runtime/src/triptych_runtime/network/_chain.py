@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from triptych_errors import TriptychError
+from triptych_linux.namespaces import is_pinned
 
 from triptych_runtime.network import _arguments, _results, _versions
 from triptych_runtime.network._config import NetworkConfig, PluginConfig
@@ -140,9 +140,4 @@ def _environment(pod: PodAttachment, ifname: str, netns: Path | None) -> dict[st
 
 def living(netns: Path | None) -> Path | None:
     """`netns` if a namespace is pinned there, else None: plugins then clean up what is outside of it."""
-    try:
-        if netns is not None and os.stat(netns).st_dev == os.stat("/proc/self/ns/net").st_dev:
-            return netns
-    except OSError:
-        pass
-    return None
+    return netns if netns is not None and is_pinned(netns) else None

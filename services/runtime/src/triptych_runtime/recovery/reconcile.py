@@ -27,7 +27,7 @@ from triptych_runtime.model import ContainerPhase, ContainerRecord, SandboxPhase
 from triptych_runtime.namespaces import InitProcess
 from triptych_runtime.node import Node
 from triptych_runtime.recovery.orphans import remove_orphans
-from triptych_runtime.sandboxes import discard_sandbox, stop_sandbox
+from triptych_runtime.sandboxes import discard_sandbox, lost_namespaces, stop_sandbox
 
 log = logging.getLogger(__name__)
 
@@ -202,10 +202,9 @@ async def _undo_restore(node: Node, record: SandboxRecord) -> None:
 async def _check(node: Node, record: SandboxRecord) -> None:
     """Whether what makes a sandbox ready is still there."""
     problem = ""
-    pinned = node.namespaces.get(record.id).paths()
-    missing = sorted(set(record.namespaces) - set(pinned))
-    if missing:
-        problem = f"its namespaces are gone: {', '.join(missing)}"
+    lost = lost_namespaces(node, record)
+    if lost:
+        problem = f"its namespaces are gone: {lost}"
     elif record.init_pid and not node.init.resume(
         record.id, InitProcess(record.init_pid, record.init_start_ticks)
     ):

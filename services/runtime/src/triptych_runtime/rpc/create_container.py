@@ -23,6 +23,7 @@ from triptych_runtime.lifecycle import STEP_DEADLINE, Undo, deadline, fault
 from triptych_runtime.model import ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord, User, new_id
 from triptych_runtime.node import Node
 from triptych_runtime.ociruntime import Handler
+from triptych_runtime.sandboxes import require_ready
 from triptych_runtime.settings import HandlerSettings
 from triptych_runtime.sizes import size_limit
 from triptych_runtime.spec import (
@@ -49,8 +50,7 @@ async def create_container(
         exited container under the same name and attempt.
     """
     sandbox = node.state.sandbox(request.pod_sandbox_id)
-    if sandbox.phase is not SandboxPhase.READY:
-        raise SandboxNotReady(sandbox.id)
+    await require_ready(node, sandbox)
     handler = node.handlers.get(sandbox.handler)
     validate_container(request.config, sandbox.config, node.host, handler.features)
     meta = request.config.metadata

@@ -16,11 +16,12 @@ from triptych_service.tracing import span
 from triptych_runtime import clock
 from triptych_runtime.containers import emit, watch
 from triptych_runtime.containers.exits import undo_start
-from triptych_runtime.errors import RuntimeFailed, SandboxNotReady, WrongContainerState
+from triptych_runtime.errors import RuntimeFailed, WrongContainerState
 from triptych_runtime.lifecycle import deadline, fault
-from triptych_runtime.model import ContainerPhase, ContainerRecord, ExitReason, SandboxPhase
+from triptych_runtime.model import ContainerPhase, ContainerRecord, ExitReason
 from triptych_runtime.node import Node
 from triptych_runtime.ociruntime import OciRuntime
+from triptych_runtime.sandboxes import require_ready
 from triptych_runtime.settings import HandlerSettings
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ async def start_container(
     """Start a created container. A retry joins the start that runs; of a running container it is a success.
 
     :raises ContainerNotFound: for an unknown ID. :raises WrongContainerState: for an exited container.
-    :raises SandboxNotReady: when its sandbox was stopped.
+    :raises SandboxNotReady: when its sandbox was stopped, or has lost its namespaces.
     :raises RuntimeFailed, OperationTimeout: with the OCI runtime's message, or what did not end; the
         container is exited with StartError then.
     """
@@ -57,8 +58,7 @@ async def _start(node: Node, container_id: str) -> None:
             raise WrongContainerState(
                 f"start container {record.id}: it is {record.phase.value}, not created"
             )
-        if sandbox.phase is not SandboxPhase.READY:
-            raise SandboxNotReady(sandbox.id)
+        await require_ready(node, sandbox)
         runtime = node.handlers.get(record.handler).runtime
         record = msgspec.structs.replace(record, phase=ContainerPhase.STARTING)
         await node.state.save(record)

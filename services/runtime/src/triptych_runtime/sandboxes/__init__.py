@@ -1,7 +1,7 @@
 """What several RPCs do with sandboxes: options from the request, changing, losing, stopping, discarding."""
 
 from triptych_runtime.sandboxes.change import change
-from triptych_runtime.sandboxes.lose import on_init_end
+from triptych_runtime.sandboxes.lose import lost_namespaces, on_init_end, require_ready
 from triptych_runtime.sandboxes.options import attachment, files_options, namespace_options, user_mappings
 from triptych_runtime.sandboxes.release import discard_sandbox
 from triptych_runtime.sandboxes.remove import remove_sandbox
@@ -12,9 +12,11 @@ __all__ = [
     "change",
     "discard_sandbox",
     "files_options",
+    "lost_namespaces",
     "namespace_options",
     "on_init_end",
     "remove_sandbox",
+    "require_ready",
     "stop_sandbox",
     "user_mappings",
 ]

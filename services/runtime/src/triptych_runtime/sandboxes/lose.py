@@ -8,10 +8,29 @@ import msgspec
 from runtime.v1 import api_pb2
 
 from triptych_runtime.containers import emit_sandbox
-from triptych_runtime.model import SandboxPhase
+from triptych_runtime.errors import SandboxNotReady
+from triptych_runtime.model import SandboxPhase, SandboxRecord
 from triptych_runtime.node import Node
 
 log = logging.getLogger(__name__)
+
+
+def lost_namespaces(node: Node, record: SandboxRecord) -> str:
+    """Which namespaces of a sandbox are not pinned any more, for people; "" for none."""
+    return ", ".join(sorted(set(record.namespaces) - set(node.namespaces.get(record.id).paths())))
+
+
+async def require_ready(node: Node, record: SandboxRecord) -> None:
+    """Refuse a sandbox in which nothing can be started, and show it as not ready from now on.
+
+    :raises SandboxNotReady: it was stopped, or somebody unmounted its namespaces.
+    """
+    if record.phase is SandboxPhase.READY:
+        lost = lost_namespaces(node, record)
+        if not lost:
+            return
+        await lose(node, record.id, f"its namespaces are gone: {lost}")
+    raise SandboxNotReady(record.id)
 
 
 async def lose(node: Node, sandbox_id: str, problem: str) -> None:
