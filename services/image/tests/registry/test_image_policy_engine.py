@@ -285,6 +285,23 @@ async def test_changed_payload(serve: Any, check: Check, signer: Signer) -> None
         await check(f"{registry.host}/app", sigstore(signer), evil)
 
 
+async def test_signatures_that_are_listed_and_gone(serve: Any, check: Check, signer: Signer) -> None:
+    """What a registry's garbage collector leaves behind does not hide the good signature."""
+    registry = await serve()
+    digest = registry.add_image(b"layer")
+    payload = payload_of(f"{registry.host}/app", digest)
+    gone = registry.describe(b"gone", MediaType.COSIGN_SIGNATURE) | {"annotations": {ANNOTATION: "AA=="}}
+    del registry.blobs[gone["digest"]]
+    good = registry.describe(payload, MediaType.COSIGN_SIGNATURE)
+    good |= {"annotations": {ANNOTATION: signer.sign(payload)}}
+    kind = MediaType.COSIGN_ARTIFACT
+    lost = artifact(registry, registry.describe(b"lost", MediaType.COSIGN_SIGNATURE))
+    refer(registry, digest, (lost, kind, {}), (artifact(registry, gone, good), kind, {}))
+    del registry.manifests[Digest.of(json.dumps(lost).encode())]
+    registry.add_manifest(b"{}", digest.replace(":", "-") + ".sig")
+    await check(f"{registry.host}/app", sigstore(signer), digest)
+
+
 async def test_one_good_signature_among_bad_ones(serve: Any, check: Check, signer: Signer) -> None:
     registry = await serve()
     digest = registry.add_image(b"layer")

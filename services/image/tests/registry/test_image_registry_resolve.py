@@ -629,9 +629,15 @@ async def test_indexes_that_name_each_other(serve: Any, client_for: Any) -> None
             await repository.select(await repository.resolve(), AMD64)
 
 
-async def test_no_referrers(serve: Any, client_for: Any) -> None:
+@pytest.mark.parametrize("status", [400, 404, 405, 406, 501])
+async def test_no_referrers(status: int, serve: Any, client_for: Any) -> None:
     registry = await serve()
     subject = registry.add_image(b"layer")
+
+    async def unknown(seen: Any, wire: Any) -> None:
+        await wire.reply(status, b"")
+
+    registry.hook("/referrers/", unknown)
     async with client_for().repository(Reference.parse(f"{registry.host}/app")) as repository:
         assert await repository.referrers(subject) == []
 

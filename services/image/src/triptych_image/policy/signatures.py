@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Final
 
-from triptych_oci import Descriptor, Digest, Manifest, MediaType
+from triptych_oci import Descriptor, Digest, InvalidDocument, Manifest, MediaType, UnsupportedDocument
 
 from triptych_image.policy.bundle import read_bundle
 from triptych_image.policy.claims import SIGN_PREDICATE, Form, Signature
-from triptych_image.registry import ContentNotFound, Repository
+from triptych_image.registry import ContentMismatch, ContentNotFound, Repository
 
 _ANNOTATION: Final = "dev.cosignproject.cosign/signature"
 _PREDICATE: Final = "dev.sigstore.bundle.predicateType"
@@ -19,6 +20,8 @@ _REFERRERS: Final = frozenset({MediaType.COSIGN_ARTIFACT.value, MediaType.SIGSTO
 _MAX_PAYLOAD: Final = 1 << 20
 _MAX_SIGNATURES: Final = 64
 _MAX_REFERRERS: Final = 16
+_MALFORMED: Final = (ContentNotFound, ContentMismatch, InvalidDocument, UnsupportedDocument)
+"""What is listed and gone, as garbage collectors of registries leave it, or is nothing to read."""
 
 
 async def find_signatures(repository: Repository, digest: Digest) -> AsyncIterator[Signature]:
@@ -32,7 +35,10 @@ async def find_signatures(repository: Repository, digest: Digest) -> AsyncIterat
             if count >= _MAX_SIGNATURES:
                 return
             count += 1
-            signature = await _signature(repository, layer)
+            try:
+                signature = await _signature(repository, layer)
+            except _MALFORMED:
+                continue
             if signature is not None:
                 yield signature
 
@@ -40,16 +46,17 @@ async def find_signatures(repository: Repository, digest: Digest) -> AsyncIterat
 async def _manifests(repository: Repository, digest: Digest) -> AsyncIterator[Manifest]:
     try:
         found = await repository.resolve(f"{digest.algorithm}-{digest.hex}.sig")
-    except ContentNotFound:
+    except _MALFORMED:
         pass
     else:
         if isinstance(found.document, Manifest):
             yield found.document
     signing = [entry for entry in await repository.referrers(digest) if _signs(entry)]
     for entry in signing[:_MAX_REFERRERS]:
-        document = (await repository.fetch_manifest(entry)).document
-        if isinstance(document, Manifest):
-            yield document
+        with contextlib.suppress(*_MALFORMED):
+            document = (await repository.fetch_manifest(entry)).document
+            if isinstance(document, Manifest):
+                yield document
 
 
 def _signs(entry: Descriptor) -> bool:

@@ -45,6 +45,8 @@ _MAX_DEPTH: Final = 4
 _MAX_PROBED: Final = 8
 _MAX_PAGES: Final = 50
 _MAX_REFERRERS: Final = 4000
+_NO_REFERRERS: Final = frozenset({400, 404, 405, 406, 501})
+"""What registries answer that do not know the referrers API; go-containerregistry takes 400 for it too."""
 _NEXT: Final = re.compile(r'<([^>]+)>\s*;\s*rel="?next"?')
 
 Stored = Callable[[Digest], bytes | None]
@@ -171,7 +173,7 @@ async def get_referrers(
     for _ in range(_MAX_PAGES):
         response = await endpoint.send("GET", url, headers=(("Accept", MediaType.OCI_INDEX),), keep_tls=True)
         async with response:
-            if response.status in (404, 405, 406, 501):
+            if response.status in _NO_REFERRERS:
                 return None
             if response.status != 200:
                 raise await failure_of(response, "referrers")
