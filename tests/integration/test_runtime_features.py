@@ -32,7 +32,7 @@ def image(live_stack: Stack, live_registry: Registry) -> str:
     layer.file("etc/group", "root:x:0:\napp:x:1000:\nextra:x:2000:app\n")
     config = {
         "Env": ["PATH=/bin", "FROM=image"],
-        "Volumes": {"/data": {}},
+        "Volumes": {"/data": {}, "/made": {}},
         "StopSignal": "SIGUSR1",
     }
     content = build([Layer().directory("models/a").file("models/a/weights", "12345\n").file("top", "top\n")])
@@ -98,6 +98,8 @@ def test_a_user_namespace(driver: Driver, tmp_path: Path, host_network: bool) ->
     assert say("stat -c %u:%g /bin/busybox /data/seed").split() == ["0:0", "1000:1000"]
     assert say("echo mine >/new && stat -c %u /new") == "0"
     assert "from the image" in say("cat /data/seed && echo more >/data/more && chown app /data/more")
+    # A volume of the image config that none of its layers has is of the pod's root.
+    assert say("touch /made/x && stat -c %u:%g /made") == "0:0"
     # A volume as it is on the host, and one that is mapped.
     assert say("stat -c %u /plain /plain/file; cat /plain/file").split("\n")[:2] == ["0", "65534"]
     assert say("echo x >/plain/made && echo y >/shifted/made && stat -c %u /shifted/file") == "0"

@@ -371,6 +371,9 @@ def test_populate_what_the_image_lacks(tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
     (tmp_path / "root/file").write_text("")
     for name in ("none", "file", "file/below"):
-        volume = AnonymousVolume(tmp_path / "volumes" / name.replace("/", "-"), f"/{name}")
+        owner = (200_000, 300_000) if os.geteuid() == 0 else (os.getuid(), os.getgid())
+        volume = AnonymousVolume(tmp_path / "volumes" / name.replace("/", "-"), f"/{name}", owner)
         populate(tmp_path / "root", volume)
         assert list(volume.source.iterdir()) == []
+        status = volume.source.stat()
+        assert (status.st_uid, status.st_gid) == owner

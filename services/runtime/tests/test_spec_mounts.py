@@ -217,6 +217,9 @@ def test_volumes_of_the_image_config(case: Case) -> None:
     assert found["/a"]["options"] == ["rbind", "rprivate", "rw"]
     assert found["/c"]["source"] == str(case.root)
     assert made.directories == []
+    assert {v.owner for v in made.volumes} == {(0, 0)}
+    user_pod(case)
+    assert {v.owner for v in case.build().volumes} == {(100000, 100000)}
 
 
 def test_propagation(case: Case) -> None:

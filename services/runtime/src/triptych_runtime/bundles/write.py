@@ -34,7 +34,6 @@ def write_bundle(bundle: Path, rootfs: Path, spec: ContainerSpec) -> None:
         if file.mode & 0o111:
             _allow_execution(file.path)
     for volume in spec.anonymous_volumes:
-        volume.source.mkdir(parents=True, exist_ok=True)
         populate(rootfs, volume)
     for idmapped in spec.idmapped:
         _mount_idmapped(idmapped)

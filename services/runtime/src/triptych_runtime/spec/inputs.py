@@ -61,6 +61,18 @@ class SandboxContext:
             return None
         return options.userns_options
 
+    @property
+    def root(self) -> tuple[int, int]:
+        """Host UID and GID of the pod's root, which every user namespace must map (`validate_sandbox`)."""
+        users = self.user_namespace
+        if users is None:
+            return 0, 0
+        uid, gid = (
+            next(mapping.host_id for mapping in mappings if mapping.container_id == 0)
+            for mappings in (users.uids, users.gids)
+        )
+        return uid, gid
+
 
 @dataclass(frozen=True, slots=True)
 class ContainerInputs:
@@ -129,10 +141,13 @@ class AnonymousVolume:
     """A volume of the image config that no mount of the request covers.
 
     Create `source` and fill it with `volumes.populate` before the container is created.
+
+    :ivar owner: host UID and GID of the pod's root, whose it is where the image has nothing there.
     """
 
     source: Path
     destination: str
+    owner: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,7 @@ def build(
     binds = _request_binds(inputs)
     taken = {bind.destination for bind in binds}
     pod_binds = [bind for bind in _pod_binds(sandbox, inputs) if bind.destination not in taken]
-    volume_binds = _volume_binds(inputs, taken, result)
+    volume_binds = _volume_binds(sandbox, inputs, taken, result)
     binds = sorted([*binds, *volume_binds, *pod_binds], key=lambda bind: bind.destination.count("/"))
     taken = {bind.destination for bind in binds}
     for entry in default_mounts.defaults(host, sandbox, inputs):
@@ -184,7 +184,9 @@ def _pod_binds(sandbox: SandboxContext, inputs: ContainerInputs) -> list[_Bind]:
     return binds
 
 
-def _volume_binds(inputs: ContainerInputs, taken: set[str], result: Mounts) -> list[_Bind]:
+def _volume_binds(
+    sandbox: SandboxContext, inputs: ContainerInputs, taken: set[str], result: Mounts
+) -> list[_Bind]:
     """Volumes of the image config that no mount of the request covers: anonymous directories."""
     binds: list[_Bind] = []
     for index, path in enumerate(sorted(inputs.image.volumes or {})):
@@ -192,7 +194,7 @@ def _volume_binds(inputs: ContainerInputs, taken: set[str], result: Mounts) -> l
         if destination in taken or destination == "/":
             continue
         source = inputs.volumes / str(index)
-        result.volumes.append(AnonymousVolume(source, destination))
+        result.volumes.append(AnonymousVolume(source, destination, sandbox.root))
         mount = api_pb2.Mount(container_path=destination, host_path=str(source), selinux_relabel=True)
         binds.append(_Bind(mount, str(source), volume=True))
     return binds

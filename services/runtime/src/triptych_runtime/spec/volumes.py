@@ -17,12 +17,13 @@ def populate(rootfs: Path, volume: AnonymousVolume) -> None:
 
     Owner, mode, times, extended attributes, symlinks, devices and hard-linked content are kept; the
     destination is resolved inside the root. Where the image has no such directory, the volume is an empty
-    one of root, mode 0755. Blocking, as long as the content is large: call it from a thread.
+    one of the pod's root, mode 0755. Blocking, as long as the content is large: call it from a thread.
 
     :param rootfs: the mounted root filesystem (already idmapped for a pod with a user namespace, so that
         the copy has the right owners).
     """
     volume.source.mkdir(parents=True, exist_ok=True)
+    os.chown(volume.source, *volume.owner)
     try:
         with open_in_root(rootfs, volume.destination) as fd:
             if stat.S_ISDIR(os.fstat(fd).st_mode):
