@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 import threading
@@ -106,6 +107,29 @@ async def test_a_slow_walk_holds_nobody_up_who_has_a_value(
     assert await meter.measure([("k", tmp_path, 0)]) == first
     assert not go_on.is_set()
     go_on.set()
+    meter.close()
+
+
+async def test_a_walk_that_outlasts_its_layer_leaves_no_usage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from triptych_image.rootfs import usage
+
+    go_on = threading.Event()
+
+    def slow(path: Path, project: int) -> usage.Usage | None:
+        go_on.wait(60)
+        return usage.Usage(1000, 10, 1)
+
+    monkeypatch.setattr(usage, "_measure", slow)
+    meter = UsageMeter(60)
+    meter.refresh([("k", tmp_path, 0)])
+    walk = meter._running["k"]
+    meter.forget(["k"])
+    go_on.set()
+    await walk
+    await asyncio.sleep(0)
+    assert meter.known() == (0, 0)
     meter.close()
 
 

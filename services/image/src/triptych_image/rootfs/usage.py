@@ -47,9 +47,10 @@ class UsageMeter:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def forget(self, keys: Iterable[str]) -> None:
-        """Layers were removed."""
+        """Layers were removed; a walk that goes on in one of them is for nobody."""
         for key in keys:
             self._known.pop(key, None)
+            self._running.pop(key, None)
 
     def known(self) -> tuple[int, int]:
         """Bytes and inodes of all layers as last measured, at once."""
@@ -79,7 +80,7 @@ class UsageMeter:
 
     def _refresh(self, key: str, path: Path, project: int) -> asyncio.Future[Usage | None] | None:
         known = self._known.get(key)
-        if known is not None and time.time_ns() - known.measured_at < self.max_age * 1e9:
+        if known is not None and 0 <= time.time_ns() - known.measured_at < self.max_age * 1e9:
             return None
         running = self._running.get(key)
         if running is not None:
@@ -91,7 +92,9 @@ class UsageMeter:
         return future
 
     def _finish(self, key: str, done: asyncio.Future[Usage | None]) -> None:
-        self._running.pop(key, None)
+        if self._running.get(key) is not done:
+            return
+        del self._running[key]
         if not done.cancelled() and done.exception() is None and (usage := done.result()) is not None:
             self._known[key] = usage
 
