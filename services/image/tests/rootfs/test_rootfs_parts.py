@@ -190,6 +190,22 @@ class TestLayers:
             with pytest.raises(OSError):
                 merged.lookup(layers, path)
 
+    def test_what_an_opaque_directory_hides_stays_hidden_at_any_depth(self, tmp_path: Path) -> None:
+        low = self.tree(tmp_path / "low", "o/", "o/d/", "o/d/hidden", "s>o", "o/d/e/")
+        (low / "o/d/e").chmod(0o700)
+        mid = self.tree(tmp_path / "mid", "o/", "o/d/", "o/d/e/", "o/d/e/f")
+        top = self.tree(tmp_path / "top", "o/", "o/d/", "o/!", "s/")
+        for path in ("o/d/hidden", "s/d"):
+            with pytest.raises(FileNotFoundError):
+                merged.lookup([top, mid, low], path)
+        trees = [
+            implied.LayerTree(top, frozenset({""})),
+            implied.LayerTree(mid, frozenset({"", "o", "o/d", "o/d/e"})),
+            implied.LayerTree(low, frozenset()),
+        ]
+        assert implied.wrong(trees) == {}
+        assert set(implied.wrong(trees[1:])) == {"o/d/e"}
+
     def test_implied_directories_follow_the_topmost_layer_that_names_them(self, tmp_path: Path) -> None:
         low = self.tree(tmp_path / "low", "d/", "d/e/", "x/", "w/")
         (low / "d").chmod(0o700)

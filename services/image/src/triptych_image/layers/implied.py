@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from triptych_image.layers.inroot import open_beneath
-from triptych_image.layers.marks import is_opaque
+from triptych_image.layers.marks import hides_below
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def attributes(layers: Sequence[LayerTree], path: str) -> Attributes:
             return DEFAULT  # hidden by a whiteout or another file: what is above made it anew
         if found is not None and path not in layer.implied:
             return found
-        if _hides_below(layer.root, path):
+        if hides_below(layer.root, path):
             return DEFAULT
     return DEFAULT
 
@@ -80,6 +80,8 @@ def wrong(layers: Sequence[LayerTree]) -> dict[str, Attributes]:
         for index, layer in enumerate(layers):
             seen = _look(layer.root, path)
             if seen is None:
+                if hides_below(layer.root, path):
+                    break  # the image has no such directory
                 continue
             if isinstance(seen, Attributes) and path in layer.implied:
                 right = attributes(layers[index:], path)
@@ -134,13 +136,3 @@ def _look(root: Path, path: str) -> Attributes | str | None:
         return Attributes(stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid, xattrs, info.st_mtime_ns)
     finally:
         os.close(fd)
-
-
-def _hides_below(root: Path, path: str) -> bool:
-    """Whether the layer hides what lower layers have at a path: an opaque directory on the way."""
-    while True:
-        if is_opaque(root, path):
-            return True
-        if not path:
-            return False
-        path = path.rpartition("/")[0]

@@ -42,3 +42,12 @@ def is_opaque(root: Path, directory: str) -> bool:
         return False
     finally:
         os.close(fd)
+
+
+def hides_below(root: Path, path: str) -> bool:
+    """Whether a layer hides what lower layers have at a path: an opaque directory on the way."""
+    while not is_opaque(root, path):
+        if not path:
+            return False
+        path = path.rpartition("/")[0]
+    return True

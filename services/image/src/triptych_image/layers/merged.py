@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from triptych_image.layers.inroot import open_beneath
-from triptych_image.layers.marks import is_opaque
+from triptych_image.layers.marks import hides_below
 
 _LINKS_MAX = 40
 
@@ -53,11 +53,13 @@ def _entry(layers: Sequence[Path], parent: str, path: str) -> tuple[os.stat_resu
         try:
             fd = open_beneath(layer, path)
         except FileNotFoundError:
-            if is_opaque(layer, parent):
+            if hides_below(layer, parent):
                 break
             continue
-        except NotADirectoryError:
-            break
+        except OSError as error:
+            if error.errno in (errno.ENOTDIR, errno.ELOOP):
+                break  # something else on the way, under a directory of an upper layer
+            raise
         try:
             info = os.fstat(fd)
             if stat.S_ISCHR(info.st_mode) and info.st_rdev == 0:
