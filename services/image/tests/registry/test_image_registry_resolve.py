@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +16,13 @@ from triptych_image.registry import (
     ContentMismatch,
     ContentNotFound,
     ContentTooLarge,
+    RegistrySettings,
     RegistryUnavailable,
     UnexpectedResponse,
 )
+from triptych_image.registry.failures import AttemptFailed, Failure
+from triptych_image.registry.hosts import HostsConfig
+from triptych_image.registry.walk import HostHealth, Walk
 from triptych_oci import (
     Descriptor,
     Digest,
@@ -309,7 +314,7 @@ async def test_retry_after_beyond_patience_ends_at_once(serve: Any, client_for: 
         await wire.reply(429, b'{"errors":[{"code":"TOOMANYREQUESTS"}]}', Retry_After="3600")
 
     registry.hook("/manifests/", throttle)
-    with pytest.raises(TriptychError, match="429 Too Many Requests: toomanyrequests"):
+    with pytest.raises(RegistryUnavailable, match="429 Too Many Requests: toomanyrequests$"):
         async with asyncio.timeout(20):
             await resolve(client_for(), f"{registry.host}/app")
 
@@ -436,6 +441,47 @@ async def test_silent_mirror_costs_its_own_budget_and_then_a_penalty(
     assert len(mirror.seen) == 1
 
 
+async def test_mirror_under_a_penalty_takes_neither_the_time_nor_the_word_of_the_registry(
+    serve: Any, client_for: Any, hosts_toml: Any
+) -> None:
+    upstream = await serve()
+    hosts_toml("registry.example", f'server = "{upstream.url}"\n[host."http://127.0.0.1:1"]\n')
+    client = client_for(attempts=100)
+    for _ in range(2):
+        with pytest.raises(ContentNotFound, match="manifest_unknown.*tried too: 127.0.0.1:1: connection"):
+            async with asyncio.timeout(60):
+                await resolve(client, "registry.example/app")
+    answers = [503, 503]
+
+    async def fail(seen: Any, wire: Any) -> bool | None:
+        if not answers:
+            return False
+        await wire.reply(answers.pop())
+        return None
+
+    upstream.hook("/manifests/", fail)
+    digest = upstream.add_image(b"layer")
+    assert (await resolve(client, "registry.example/app")).descriptor.digest == digest
+
+
+async def test_mirror_under_a_penalty_is_waited_for_where_the_registry_cannot_be_reached(
+    hosts_toml: Any, tmp_path: Path
+) -> None:
+    hosts_toml("registry.example", '[host."https://mirror.example"]\n')
+    mirror, registry = HostsConfig().hosts("registry.example", [str(tmp_path / "certs")])
+    health = HostHealth()
+    health.penalise(mirror, 600.0)
+    walk = Walk([mirror, registry], RegistrySettings(), health, "it")
+    assert await walk.next() is registry
+    walk.failed(AttemptFailed(Failure.UNREACHABLE, registry.name, "no route"))
+    assert await walk.next() is mirror
+    walk.failed(AttemptFailed(Failure.OVERLOADED, mirror.name, "starting"))
+    assert await walk.next() is mirror
+    walk.failed(AttemptFailed(Failure.NOT_FOUND, mirror.name, "unknown"))
+    with pytest.raises(RegistryUnavailable, match=f"it: {registry.name}: no route .tried too: {mirror.name}"):
+        await walk.next()
+
+
 @pytest.mark.parametrize(
     ("status", "headers", "body"),
     [
@@ -476,7 +522,7 @@ async def test_malformed_manifests_of_all_hosts_are_told(
         await resolve(client_for(), "registry.example/app")
     text = str(caught.value)
     assert text.startswith(f"registry.example/app:latest: {upstream.host}: manifest: Expected `object`")
-    assert f"tried before: {mirror.host}: manifest: JSON is malformed" in text
+    assert f"tried too: {mirror.host}: manifest: JSON is malformed" in text
 
 
 async def test_error_names_every_host(serve: Any, client_for: Any, hosts_toml: Any) -> None:
@@ -485,7 +531,7 @@ async def test_error_names_every_host(serve: Any, client_for: Any, hosts_toml: A
     with pytest.raises(ContentNotFound) as caught:
         await resolve(client_for(), "registry.example/app")
     assert upstream.host in str(caught.value)
-    assert "tried before: 127.0.0.1:1: connection refused" in str(caught.value)
+    assert "tried too: 127.0.0.1:1: connection refused" in str(caught.value)
 
 
 def index_of(registry: Any, *platforms: dict[str, str] | None, name: str = "latest") -> Digest:

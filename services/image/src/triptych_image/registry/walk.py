@@ -59,8 +59,9 @@ class HostHealth:
 class Walk:
     """One walk along the hosts for one thing.
 
-    A host keeps its turn while trying again makes sense and its budget lasts; the last one has all the
-    time there is. Use: `next`, do it, then `failed` and again `next`, until it works or `next` raises.
+    A host keeps its turn while trying again makes sense and its budget lasts; the one configured last has all
+    the time there is, or who comes last where that one cannot be reached. Use: `next`, do it, then `failed`
+    and again `next`, until it works or `next` raises.
 
     :param what: names the thing in errors.
     """
@@ -69,6 +70,8 @@ class Walk:
         self, hosts: Sequence[Host], settings: RegistrySettings, health: HostHealth, what: str
     ) -> None:
         self._hosts = health.order(hosts)
+        # Mostly the registry itself. Who comes behind it was put there by a penalty.
+        self._decisive = hosts[-1] if hosts else None
         self._settings = settings
         self._health = health
         self._what = what
@@ -117,15 +120,17 @@ class Walk:
         host = self.host
         self._failures.pop(host.name, None)
         self._failures[host.name] = failure
+        last = self._index == len(self._hosts) - 1
+        patient = self._is_patient(host, failure, last)
         if failure.kind in _UNREACHABLE:
             self._health.penalise(host, self._settings.penalty_seconds)
-        last = self._index == len(self._hosts) - 1
-        patience = self._settings.no_progress_seconds if last else self._settings.host_seconds
+        patience = self._settings.no_progress_seconds if patient else self._settings.host_seconds
         left = patience - (time.monotonic() - self._mark)
-        delay = self._pause(failure)
+        pause = self._pause(failure)
+        delay = max(pause, failure.retry_after or 0.0)
         tired = self._attempts >= self._settings.attempts
-        self._timed_out = last and failure.transient and delay >= left and not tired
-        again = failure.transient and not tired and delay < left and (last or self._worth(failure))
+        self._timed_out = patient and failure.transient and pause >= left and not tired
+        again = failure.transient and not tired and delay < left and (patient or self._worth(failure))
         log.info(
             "registry attempt failed",
             extra={
@@ -143,8 +148,15 @@ class Walk:
             self._moved = False
             self._mark = time.monotonic()
 
+    def _is_patient(self, host: Host, failure: AttemptFailed, last: bool) -> bool:
+        """Whether a host is the one that is worth all the time there is."""
+        if host is self._decisive:
+            return last or failure.kind not in _UNREACHABLE
+        told = self._failures.get(self._decisive.name) if self._decisive else None
+        return last and told is not None and told.kind in _UNREACHABLE
+
     def _worth(self, failure: AttemptFailed) -> bool:
-        """Whether a host that is not the last one deserves another attempt."""
+        """Whether any other host deserves another attempt."""
         if failure.kind is Failure.THROTTLED:
             return (failure.retry_after or 0.0) <= _MIRROR_PATIENCE
         return failure.kind is Failure.BROKEN and self._moved
@@ -154,20 +166,21 @@ class Walk:
             # A connection that broke while bytes came: go on at once.
             return 0.0
         delay = min(_MOST_DELAY, _FIRST_DELAY * 2.0 ** max(0, self._attempts - 1))
-        jittered = delay * random.uniform(0.5, 1.0)
-        return max(jittered, failure.retry_after or 0.0)
+        return delay * random.uniform(0.5, 1.0)
 
     def error(self) -> TriptychError:
-        """What to tell when nobody delivers: the last host's reason decides, the others' are listed."""
+        """What to tell when nobody delivers: who is configured last decides, the others' reasons are listed."""
         if not self._failures:
             return ContentNotFound(f"{self._what}: no host is configured that may be asked for it")
-        *others, last = self._failures.values()
-        text = f"{self._what}: {last}"
+        others = dict(self._failures)
+        name = self._decisive.name if self._decisive else ""
+        decisive = others.pop(name) if name in others else others.popitem()[1]
+        text = f"{self._what}: {decisive}"
         if others:
-            text += f" (tried before: {'; '.join(str(other) for other in others)})"
+            text += f" (tried too: {'; '.join(map(str, others.values()))})"
         if self._timed_out:
             return NoProgress(f"{text}; no progress for {self._settings.no_progress_seconds:g} s")
-        return _ERRORS.get(last.kind, _unavailable)(text)
+        return _ERRORS.get(decisive.kind, _unavailable)(text)
 
 
 def _denied(text: str) -> TriptychError:
