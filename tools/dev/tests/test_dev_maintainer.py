@@ -102,3 +102,25 @@ def test_a_network_of_our_name_that_another_placed_is_not_touched(root: Path, pa
     dpkg(root, "--install", package)
     dpkg(root, "--purge", "triptych")
     assert conflist.read_text() == "from elsewhere"
+
+
+def test_a_purge_detaches_the_daemons_mounts_and_no_disk_of_an_operator(tmp_path: Path) -> None:
+    script = tmp_path / "postrm"
+    script.write_text(SCRIPTS["postrm"])
+    run(["chmod", "+x", script], step="make it a program")
+    disks, ours = ("/var/lib/triptych/image", "/run/triptych"), "/run/triptych/runtime/ns"
+    other = "/var/lib/triptychs"
+    # Nothing of this machine: these are empty in a mount namespace that goes with the shell.
+    commands = "\n".join(
+        (
+            "set -e",
+            *(f"mount -t tmpfs none {path}" for path in ("/etc", "/run", "/var/lib", "/var/cache")),
+            *(f"mkdir -p {path} && mount -t tmpfs none {path}" for path in (*disks, ours, other)),
+            "touch /var/lib/triptych/file /var/lib/triptych/image/file",
+            f"{script} purge 2>/dev/null",
+            "cut -d' ' -f2 /proc/self/mounts; find /var/lib/triptych /run/triptych",
+        )
+    )
+    told = run(["unshare", "--mount", "sh", "-c", commands], step="purge").splitlines()
+    assert {*disks, other} <= set(told) and ours not in told
+    assert {line for line in told if line.startswith(("/var/lib/triptych/", "/run/triptych/"))} == {disks[0]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,6 +62,30 @@ def test_an_operators_disk_is_not_left_and_what_is_mounted_in_it_is(
     options = UninstallOptions(places=replace(CHECKOUT, units=tmp_path), keep_config=True, keep_data=True)
     left = left_over(options, [Path("/data/images"), Path("/data/images/layers")])
     assert [line for line in left if line.startswith("mount ")] == ["mount /data/images/rootfs/c/merged"]
+
+
+@pytest.fixture
+def disk(installed: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """An operator's disk at a directory of the daemons, with a mount of theirs in it."""
+    disk = inside(installed, Path(request.param))
+    disk.mkdir(parents=True, exist_ok=True)
+    mounts.mount("disk", disk, "tmpfs")
+    ours = disk / "ns"
+    ours.mkdir()
+    mounts.mount("ours", ours, "tmpfs")
+    yield disk
+    mounts.umount_below(installed)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("disk", ["/var/lib/triptych", "/var/lib/triptych/pods"], indirect=True)
+def test_an_operators_disk_is_emptied_and_stays_mounted(installed: Path, disk: Path) -> None:
+    (installed / "var/lib/triptych/state.db").touch()
+    left = uninstall(UninstallOptions(root=installed), lambda step: None)
+    assert f"mount /{disk.relative_to(installed)}; it was not triptych that mounted it" in left
+    assert mounts.mount_of(disk).source == "disk"
+    assert list(disk.iterdir()) == []
+    assert [path for path in (installed / "var/lib/triptych").iterdir() if path != disk] == []
 
 
 def test_a_node_without_nftables_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import ctypes
 import enum
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,13 +118,16 @@ def umount_all(target: str | os.PathLike[str]) -> int:
     return count
 
 
-def umount_below(directory: str | os.PathLike[str]) -> int:
-    """Detach every mount at or below `directory`, innermost first; returns how many there were."""
-    prefix = os.path.realpath(directory)
+def umount_below(directory: str | os.PathLike[str], *, keep: Iterable[str | os.PathLike[str]] = ()) -> int:
+    """Detach every mount at or below `directory`, innermost first; returns how many there were.
+
+    :param keep: mount points whose mounts stay.
+    """
+    prefix, kept = os.path.realpath(directory), {os.path.realpath(point) for point in keep}
     points = [
         m.mount_point
         for m in mount_table()
-        if m.mount_point == prefix or m.mount_point.startswith(prefix + "/")
+        if (m.mount_point == prefix or m.mount_point.startswith(prefix + "/")) and m.mount_point not in kept
     ]
     count = 0
     for point in reversed(points):

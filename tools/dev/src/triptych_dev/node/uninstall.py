@@ -13,6 +13,7 @@ from triptych_cli.context import DaemonName
 from triptych_cli.doctor import configured
 from triptych_linux import mounts
 
+from triptych_dev.configuration import SETTINGS
 from triptych_dev.node import files, manager, manifest, pods, rules
 from triptych_dev.node.errors import NotPossible
 from triptych_dev.node.manifest import Document, Kind
@@ -25,7 +26,10 @@ _DIRECTORIES = {
     DaemonName.RUNTIME: ("root", "state"),
     DaemonName.STREAMING: ("state",),
 }
-"""Keys of the daemons' configuration that name a directory of theirs; unless set, all are below STATE."""
+"""Keys of the daemons' configuration that name a directory of theirs; unless set, all are below STATE.
+
+The daemons mount below their directories and never at one: what is mounted there is an operator's disk.
+"""
 
 RUNTIME_SOCKET = Path("/run/triptych/runtime.sock")
 
@@ -68,19 +72,20 @@ def uninstall(options: UninstallOptions, say: Callable[[str], None]) -> list[str
         services = (*manager.SERVICES, *manager.SOCKETS, manager.NAT)
         run(["systemctl", f"--root={root}", "-q", "disable", *services], step="disable units", check=False)
     networks = _networks(root, document)
-    elsewhere = _elsewhere(inside(root, places.config))
+    directories = _directories(inside(root, places.config))
+    disks = [path for path in sorted({*STATE, *directories}) if mounts.is_mount_point(inside(root, path))]
     say("files removed")
     _remove_files(root, document, keep_config=options.keep_config)
     shutil.rmtree(inside(root, places.prefix))
     if not options.keep_data:
         say("state removed")
-        _remove_state(root, live=live)
+        _remove_state(root, disks)
         if live and not options.keep_pods:
             _remove_networks(networks)
     if live:
         manager.forget()
-    left = [] if options.keep_data else list(_state_elsewhere(root, elsewhere))
-    return [*left, *(left_over(options, elsewhere) if live else ())]
+    left = [] if options.keep_data else list(_state_elsewhere(root, directories, disks))
+    return [*left, *(left_over(options, directories) if live else ())]
 
 
 def _remove_files(root: Path, document: Document, *, keep_config: bool) -> None:
@@ -102,34 +107,45 @@ def _remove_files(root: Path, document: Document, *, keep_config: bool) -> None:
         shutil.rmtree(inside(root, Path("/etc/triptych")), ignore_errors=True)
 
 
-def _remove_state(root: Path, *, live: bool) -> None:
-    for directory in STATE:
-        if live:
-            mounts.umount_below(directory)
-        shutil.rmtree(inside(root, directory), ignore_errors=not live)
+def _remove_state(root: Path, disks: Collection[Path]) -> None:
+    kept = [inside(root, disk) for disk in disks]
+    for directory in (inside(root, path) for path in STATE):
+        mounts.umount_below(directory, keep=kept)
+        # A container's or image's tree may be deeper than Python can go, and hold what cannot be removed.
+        run(["rm", "-rf", "--", *_removable(directory, kept)], step="remove state", check=False)
 
 
-def _elsewhere(config: Path) -> dict[Path, str]:
-    """Directories that the configuration gives to the daemons outside of STATE, each with what names it."""
+def _removable(path: Path, disks: Collection[Path]) -> Iterator[Path]:
+    """The path; where it is a disk or leads to one, all below it that does not."""
+    if any(disk.is_relative_to(path) for disk in disks):
+        for entry in path.iterdir():
+            yield from _removable(entry, disks)
+    else:
+        yield path
+
+
+def _directories(config: Path) -> dict[Path, str]:
+    """The daemons' directories as configured or by default, each with what names it."""
     settings = configured.read(config)
-    named = {
-        Path(value): f"{key} of {daemon.value}.toml"
+    named = (
+        (settings[daemon].get(key, getattr(SETTINGS[daemon.value](), key)), f"{key} of {daemon.value}.toml")
         for daemon, keys in _DIRECTORIES.items()
         for key in keys
-        if isinstance(value := settings[daemon].get(key), str) and value
-    }
-    return {
-        path: why
-        for path, why in named.items()
-        if path.is_absolute() and not any(path.is_relative_to(directory) for directory in STATE)
-    }
+    )
+    return {Path(value): why for value, why in named if isinstance(value, str) and value.startswith("/")}
 
 
-def _state_elsewhere(root: Path, elsewhere: dict[Path, str]) -> Iterator[str]:
+def _in_state(path: Path) -> bool:
+    return any(path.is_relative_to(directory) for directory in STATE)
+
+
+def _state_elsewhere(root: Path, directories: dict[Path, str], disks: Collection[Path]) -> Iterator[str]:
     """Told and not removed: an operator chose the directory, and may keep other things in it."""
-    for directory, why in elsewhere.items():
-        if inside(root, directory).exists():
+    for directory, why in directories.items():
+        if not _in_state(directory) and inside(root, directory).exists():
             yield f"directory {directory}, {why}; remove it if nothing else is in it"
+    for disk in filter(_in_state, disks):
+        yield f"mount {disk}; it was not triptych that mounted it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,20 +182,21 @@ def _remove_networks(networks: list[_Network]) -> None:
         rules.remove_entry_points()
 
 
-def left_over(options: UninstallOptions, elsewhere: Collection[Path]) -> Iterator[str]:
+def left_over(options: UninstallOptions, directories: Collection[Path]) -> Iterator[str]:
     """What of triptych is still on this machine.
 
-    :param elsewhere: directories where its mounts may be, beside those of STATE; one that is a mount itself
-        is an operator's disk.
+    :param directories: those of the daemons; what is mounted at one is an operator's disk.
     """
+    theirs = {*STATE, *directories}
+    points = [Path(entry.mount_point) for entry in mounts.mount_table()]
+    disks = theirs.intersection(points)
     for directory in (options.places.prefix, *(() if options.keep_data else STATE)):
-        if directory.exists():
+        if directory.exists() and not any(disk.is_relative_to(directory) for disk in disks):
             yield f"directory {directory}"
     if not options.keep_config and options.places.config.exists():
         yield f"directory {options.places.config}"
-    for entry in mounts.mount_table():
-        point = Path(entry.mount_point)
-        if point not in elsewhere and any(point.is_relative_to(place) for place in (*STATE, *elsewhere)):
+    for point in points:
+        if point not in disks and any(point.is_relative_to(place) for place in theirs):
             yield f"mount {point}"
     for unit in sorted(options.places.units.glob("triptych*")):
         yield f"unit {unit}"

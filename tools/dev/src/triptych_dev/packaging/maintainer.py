@@ -72,11 +72,13 @@ if [ "$1" = remove ] && unchanged; then rm -f "$conflist" "$placed"; fi
 if [ "$1" = purge ]; then
     [ ! -f "$placed" ] || rm -f "$conflist"
     if [ -z "$DPKG_ROOT" ]; then
-        mounts=$(grep -o ' /\\(run\\|var/lib\\)/triptych[^ ]*' /proc/self/mounts | sort -r)
+        # The daemons mount below their directories; what is mounted at one is an operator's disk.
+        mounts=$(grep -o ' /\\(run\\|var/lib\\)/triptych/[^/ ]*/[^ ]*' /proc/self/mounts | sort -r)
         for mount in $mounts; do umount -l "$mount" || true; done
     fi
     for directory in /etc/triptych /var/lib/triptych /run/triptych /var/cache/triptych; do
-        rm -rf "$DPKG_ROOT$directory"
+        # Such a disk stays, emptied: rm says so.
+        rm -rf "$DPKG_ROOT$directory" || true
     done
 fi
 exit 0
