@@ -478,7 +478,9 @@ async def test_mirror_under_a_penalty_is_waited_for_where_the_registry_cannot_be
     walk.failed(AttemptFailed(Failure.OVERLOADED, mirror.name, "starting"))
     assert await walk.next() is mirror
     walk.failed(AttemptFailed(Failure.NOT_FOUND, mirror.name, "unknown"))
-    with pytest.raises(RegistryUnavailable, match=f"it: {registry.name}: no route .tried too: {mirror.name}"):
+    with pytest.raises(
+        RegistryUnavailable, match=f"it: {registry.name}: no route .tried too: {mirror.name}"
+    ):
         await walk.next()
 
 

@@ -59,9 +59,9 @@ class HostHealth:
 class Walk:
     """One walk along the hosts for one thing.
 
-    A host keeps its turn while trying again makes sense and its budget lasts; the one configured last has all
-    the time there is, or who comes last where that one cannot be reached. Use: `next`, do it, then `failed`
-    and again `next`, until it works or `next` raises.
+    A host keeps its turn while trying again makes sense and its budget lasts; the one configured last has
+    all the time there is, or who comes last where that one cannot be reached. Use: `next`, do it, then
+    `failed` and again `next`, until it works or `next` raises.
 
     :param what: names the thing in errors.
     """
@@ -169,7 +169,7 @@ class Walk:
         return delay * random.uniform(0.5, 1.0)
 
     def error(self) -> TriptychError:
-        """What to tell when nobody delivers: who is configured last decides, the others' reasons are listed."""
+        """What to tell when nobody delivers: who is configured last decides, the others are listed."""
         if not self._failures:
             return ContentNotFound(f"{self._what}: no host is configured that may be asked for it")
         others = dict(self._failures)
