@@ -51,7 +51,7 @@ def test_a_limit_changed_before_the_start(driver: Driver) -> None:
     config = driver.config("app", memory_bytes=32 << 20)
     config.linux.resources.memory_swap_limit_in_bytes = 32 << 20
     container = driver.create(pod, config)
-    limits = cri.LinuxContainerResources(memory_limit_in_bytes=48 << 20)
+    limits = cri.LinuxContainerResources(memory_limit_in_bytes=48 << 20, oom_score_adj=700)
     driver.stub.UpdateContainerResources(
         cri.UpdateContainerResourcesRequest(container_id=container, linux=limits), timeout=DEADLINE
     )
@@ -59,6 +59,23 @@ def test_a_limit_changed_before_the_start(driver: Driver) -> None:
     assert memory_limit(memory_group(driver, container)) == 48 << 20
     reported = driver.status(container).resources.linux
     assert (reported.memory_limit_in_bytes, reported.memory_swap_limit_in_bytes) == (48 << 20, 0)
+    assert driver.output(container, "cat", "/proc/1/oom_score_adj") == "700\n"
+    assert reported.oom_score_adj == 700
+
+
+def test_an_oom_score_that_the_daemon_may_not_set_is_raised_by_an_update_too(driver: Driver) -> None:
+    pod = driver.run("scores")
+    scores = []
+    for name, at_first in (("created", -999), ("updated", 300)):
+        config = driver.config(name)
+        config.linux.resources.oom_score_adj = at_first
+        container = driver.launch(pod, config)
+        lower = cri.LinuxContainerResources(oom_score_adj=-999)
+        driver.stub.UpdateContainerResources(
+            cri.UpdateContainerResourcesRequest(container_id=container, linux=lower), timeout=DEADLINE
+        )
+        scores.append(driver.output(container, "cat", "/proc/1/oom_score_adj"))
+    assert scores[0] == scores[1]
 
 
 def test_a_container_that_runs_out_of_memory(driver: Driver) -> None:

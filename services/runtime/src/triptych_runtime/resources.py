@@ -10,7 +10,7 @@ from runtime.v1 import api_pb2
 from triptych_runtime.bundles.write import write_document
 from triptych_runtime.model import ContainerRecord
 from triptych_runtime.node import Node
-from triptych_runtime.spec import build_resources, encode
+from triptych_runtime.spec import build_resources, encode, oom_score_adj
 
 
 def merge(
@@ -45,6 +45,8 @@ async def update_spec(
         document = json.loads(raw.decode(errors="surrogateescape"))
         devices = document["linux"].get("resources", {}).get("devices", [])
         document["linux"]["resources"] = {**build_resources(resources, node.host), "devices": devices}
+        if resources.oom_score_adj:
+            document["process"]["oomScoreAdj"] = oom_score_adj(resources, node.host)
         document["annotations"] = {**document["annotations"], **node.cgroups.spec_annotations(resources)}
         write_document(bundle, encode(document))
 

@@ -102,22 +102,27 @@ class CgroupManager:
 
     # Resources
 
-    async def update(self, cgroups_path: str, resources: LinuxContainerResources) -> None:
+    async def update(
+        self, cgroups_path: str, resources: LinuxContainerResources, oom_score: int | None = None
+    ) -> None:
         """Change the resources of a running container: all of them or, on an error, none.
 
         Fields that are 0 or empty stay as they are. With the systemd driver the scope's properties
         follow, so that a daemon-reload does not undo the change.
 
+        :param oom_score: for its processes, in place of `resources.oom_score_adj`; None leaves them theirs.
         :raises BadResources: (INVALID_ARGUMENT) for a value this node cannot take; names the field.
         :raises CgroupFailed: when the kernel or systemd refuses, or the cgroup does not exist.
         """
         unit = None
         if self.driver is Driver.SYSTEMD:
             unit = os.path.basename(paths.filesystem_path(cgroups_path))
-        await self._update(self.resolve(cgroups_path), unit, resources)
+        await self._update(self.resolve(cgroups_path), unit, resources, oom_score)
 
-    async def _update(self, cgroup: Cgroup, unit: str | None, resources: LinuxContainerResources) -> None:
-        undo = await asyncio.to_thread(_apply, cgroup, resources)
+    async def _update(
+        self, cgroup: Cgroup, unit: str | None, resources: LinuxContainerResources, oom_score: int | None
+    ) -> None:
+        undo = await asyncio.to_thread(_apply, cgroup, resources, oom_score)
         properties = systemd.resource_properties(resources, self.mode) if unit else []
         if not unit or not properties:
             return
@@ -150,7 +155,7 @@ class CgroupManager:
             else:
                 await asyncio.to_thread(pods.make, self.layout, parent)
             if limits.ByteSize():
-                await asyncio.to_thread(_apply, self.resolve_parent(parent), limits)
+                await asyncio.to_thread(_apply, self.resolve_parent(parent), limits, None)
         except BaseException:
             with contextlib.suppress(CgroupFailed):
                 await self.remove_pod(sandbox_id)
@@ -172,7 +177,8 @@ class CgroupManager:
         """
         parent = self.default_parent(sandbox_id)
         unit = parent if self.driver is Driver.SYSTEMD else None
-        await self._update(self.resolve_parent(parent), unit, pods.pod_limits(resources, overhead))
+        limits = pods.pod_limits(resources, overhead)
+        await self._update(self.resolve_parent(parent), unit, limits, limits.oom_score_adj or None)
 
     async def remove_pod(self, sandbox_id: str) -> None:
         """Remove what `create_pod` made; idempotent, and safe for a pod that has its client's parent.
@@ -254,11 +260,11 @@ class CgroupManager:
         return True
 
 
-def _apply(cgroup: Cgroup, resources: LinuxContainerResources) -> list[Write]:
+def _apply(cgroup: Cgroup, resources: LinuxContainerResources, oom_score: int | None) -> list[Write]:
     undo = transaction.apply(cgroup, plan(cgroup, resources))
-    if resources.oom_score_adj:
+    if oom_score is not None:
         try:
-            transaction.set_oom_score(cgroup.procs(), resources.oom_score_adj)
+            transaction.set_oom_score(cgroup.procs(), oom_score)
         except CgroupFailed:
             transaction.revert(cgroup, undo)
             raise

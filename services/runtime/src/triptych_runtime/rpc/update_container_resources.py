@@ -9,7 +9,7 @@ from triptych_runtime.errors import InvalidArgument, WrongContainerState
 from triptych_runtime.model import ContainerPhase, ContainerRecord
 from triptych_runtime.node import Node
 from triptych_runtime.resources import merge, update_spec
-from triptych_runtime.spec import validate_resources
+from triptych_runtime.spec import oom_score_adj, validate_resources
 
 
 async def update_container_resources(
@@ -46,10 +46,11 @@ async def _update_cgroup(
     merged: api_pb2.LinuxContainerResources,
 ) -> None:
     kept = record.resources
+    score = oom_score_adj(changes, node.host) if changes.oom_score_adj else None
     # What the change itself writes must not be taken back.
     node.cgroups.group_kills.drop(record.cgroups_path)
     try:
-        await node.cgroups.update(record.cgroups_path, changes)
+        await node.cgroups.update(record.cgroups_path, changes, score)
         kept = merged
     finally:
         node.cgroups.group_kills.keep(record.cgroups_path, kept)

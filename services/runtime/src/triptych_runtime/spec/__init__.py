@@ -22,6 +22,7 @@ from triptych_runtime.spec.inputs import (
 from triptych_runtime.spec.launcher import PROGRAM as ENVIRONMENT_PROGRAM
 from triptych_runtime.spec.mounts import is_image
 from triptych_runtime.spec.resources import build as build_resources
+from triptych_runtime.spec.resources import oom_score_adj
 from triptych_runtime.spec.rootfs import RootfsView
 from triptych_runtime.spec.selinux import labels_of_pod
 from triptych_runtime.spec.validate import validate_container, validate_resources, validate_sandbox
@@ -49,6 +50,7 @@ __all__ = [
     "encode",
     "is_image",
     "labels_of_pod",
+    "oom_score_adj",
     "validate_container",
     "validate_resources",
     "validate_sandbox",

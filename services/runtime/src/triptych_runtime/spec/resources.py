@@ -49,7 +49,7 @@ def build(resources: api_pb2.LinuxContainerResources, host: HostFacts) -> dict[s
 
 
 def oom_score_adj(resources: api_pb2.LinuxContainerResources, host: HostFacts) -> int:
-    """The score, not below what the daemon is allowed to set."""
+    """The score that a container's processes get: not below what the daemon is allowed to set."""
     wanted = int(resources.oom_score_adj)
     return wanted if host.may_lower_oom else max(wanted, host.oom_score_adj)
 
