@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 from runtime.v1 import api_pb2 as cri
+from triptych_dev.kubelet import pod_config
 from triptych_dev.patience import PATIENCE
 from triptych_dev.stack import Stack
 from triptych_dev.testing import hungfs
@@ -130,6 +132,19 @@ def test_an_oci_runtime_in_state_d(driver: Driver, base: Path, recover: Callable
     recover()
     wait_until("what hung is gone", lambda: not processes_of(container))
     driver.remove(container)
+
+
+def test_the_daemon_ends_though_a_thread_of_it_hangs(driver: Driver, stack: Stack, base: Path) -> None:
+    """A thread that waits as on an NFS server that is gone ends with the process, and not before."""
+    config = pod_config("stuck", log_directory=f"{base}/still/logs")
+    container = driver.create(driver.run(config), "app")
+    with hungfs.mounted(base / "still") as server:
+        os.kill(server.pid, signal.SIGSTOP)
+        with refused(grpc.StatusCode.DEADLINE_EXCEEDED):
+            driver.start(container, deadline=PATIENCE)
+        stack.stop("runtime")
+    stack.start("runtime")
+    driver.stub.Version(cri.VersionRequest(), timeout=DEADLINE, wait_for_ready=True)
 
 
 def test_an_exec_in_state_d(driver: Driver, base: Path, recover: Callable[[], None]) -> None:

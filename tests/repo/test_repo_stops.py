@@ -17,4 +17,5 @@ def test_a_stop_with_the_default_grace_fits_the_unit(name: str) -> None:
     (allowed,) = (line for line in lines if line.startswith("TimeoutStopSec="))
     grace = ServiceSettings().grace_seconds
     assert allowed == f"TimeoutStopSec={grace + running.END_SECONDS:.0f}s"
-    assert runtime._DRAIN + telemetry.LAST_SECONDS < running.END_SECONDS
+    ended = runtime._DRAIN_SECONDS + runtime._UNDO_SECONDS + runtime._THREAD_SECONDS
+    assert ended + telemetry.LAST_SECONDS < running.END_SECONDS

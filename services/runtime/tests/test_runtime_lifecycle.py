@@ -105,9 +105,32 @@ async def test_work_that_is_called_off_tells_its_callers_why() -> None:
         with pytest.raises(SandboxNotReady):
             await caller
     assert not other.done()
-    await flights.drain(0.01)
+    await flights.drain(0.01, 30)
     with pytest.raises(CalledOff, match="create y_1"):
         await other
+
+
+async def test_an_end_waits_for_undoing_as_long_as_it_says_and_no_longer() -> None:
+    flights = Flights()
+    undone = asyncio.Event()
+
+    async def work(undo: asyncio.Event) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await undo.wait()
+            undone.set()
+
+    released = asyncio.Event()
+    flights.background("k", lambda: work(released))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(30):
+        await flights.drain(0.01, 0.01)
+        assert not undone.is_set()
+        draining = asyncio.create_task(flights.drain(0, 30))
+        released.set()
+        await draining
+    assert undone.is_set()
 
 
 async def test_a_flight_that_has_ended_is_not_joined() -> None:

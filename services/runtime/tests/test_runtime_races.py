@@ -276,7 +276,7 @@ async def node(tmp_path: Path, steps: Steps) -> AsyncIterator[Node]:
     yield made
     for gate in steps.gates.values():
         gate.set()
-    await made.flights.drain(5)
+    await made.flights.drain(5, 5)
     await database.close()
 
 
@@ -729,7 +729,7 @@ async def test_a_start_cut_off_by_a_shutdown_is_undone_by_the_next_daemon(node: 
     steps.hold("conmon.create")
     start = asyncio.create_task(start_container(node, cri.StartContainerRequest(container_id=APP)))
     await steps.begun["conmon.create"].wait()
-    await node.flights.drain(0.01)
+    await node.flights.drain(0.01, 5)
     with pytest.raises(CalledOff):
         await start
     assert (await stored(node))[1] == {APP: "starting"}
@@ -760,7 +760,7 @@ async def test_what_hangs_does_not_keep_the_daemon_from_getting_ready(
     network.set()
     runtime.set()
     await asyncio.gather(stop, remove)
-    await node.flights.drain(5)
+    await node.flights.drain(5, 5)
     assert list(node.state.sandboxes) == [POD]
     assert not node.state.containers
 
@@ -769,7 +769,7 @@ async def test_a_half_made_pod_goes_though_its_network_is_not_given_back(node: N
     await a_pod(node, phase=SandboxPhase.CREATING)
     steps.errors["network.teardown"] = Internal("no DEL")
     await recovery.reconcile(node, rebooted=False)
-    await node.flights.drain(5)
+    await node.flights.drain(5, 5)
     assert {"namespaces.destroy", "files.destroy", "cgroups.remove_pod"} <= set(steps.done)
     assert await stored(node) == ({}, {})
 

@@ -20,7 +20,11 @@ def quiet() -> list[str]:
 @pytest.fixture
 def workers(quiet: list[str]) -> Iterator[Workers]:
     made = Workers(
-        4, "test", idle_seconds=0.2, on_quiet=lambda: quiet.append(threading.current_thread().name)
+        4,
+        "test",
+        idle_seconds=0.2,
+        last_seconds=30,
+        on_quiet=lambda: quiet.append(threading.current_thread().name),
     )
     yield made
     made.shutdown()
@@ -78,7 +82,7 @@ def test_idle_threads_end_and_new_ones_come(workers: Workers, quiet: list[str]) 
 
 
 def test_none_is_lost_when_work_comes_as_a_thread_is_about_to_end() -> None:
-    workers = Workers(2, "test", idle_seconds=0.001)
+    workers = Workers(2, "test", idle_seconds=0.001, last_seconds=30)
     try:
         for number in range(300):
             time.sleep(0.001)
@@ -100,7 +104,7 @@ def test_a_cancelled_job_that_waits_is_not_run(workers: Workers) -> None:
 
 
 def test_shutdown_waits_and_refuses_more(quiet: list[str]) -> None:
-    workers = Workers(2, "test", idle_seconds=30, on_quiet=lambda: quiet.append("ended"))
+    workers = Workers(2, "test", idle_seconds=30, last_seconds=30, on_quiet=lambda: quiet.append("ended"))
     done: list[int] = []
 
     def work() -> None:
@@ -116,9 +120,23 @@ def test_shutdown_waits_and_refuses_more(quiet: list[str]) -> None:
         workers.submit(abs, 1)
 
 
+def test_shutdown_does_not_wait_for_what_hangs() -> None:
+    workers = Workers(2, "test", idle_seconds=30, last_seconds=0.1)
+    release = threading.Event()
+    try:
+        workers.submit(release.wait)
+        ending = threading.Thread(target=workers.shutdown, daemon=True)
+        ending.start()
+        ending.join(30)
+        assert not ending.is_alive()
+        assert workers.alive == 1
+    finally:
+        release.set()
+
+
 async def test_asyncio_takes_it_as_its_default() -> None:
     loop = asyncio.get_running_loop()
-    loop.set_default_executor(Workers(8, "test", idle_seconds=1))
+    loop.set_default_executor(Workers(8, "test", idle_seconds=1, last_seconds=30))
     results = await asyncio.gather(*(asyncio.to_thread(abs, -n) for n in range(200)))
     assert results == list(range(200))
     await loop.shutdown_default_executor()

@@ -33,8 +33,8 @@ EXIT_CONFIG = 78
 """EX_CONFIG of sysexits.h: systemd's RestartPreventExitStatus= can tell a mistake from a crash."""
 
 END_SECONDS = 25.0
-"""What a stop may take after `grace_seconds`: what a daemon ends itself (15 s for attempts in the runtime
-daemon) and the last of telemetry. With the default grace this is the units' TimeoutStopSec=."""
+"""What a stop may take after `grace_seconds`: what a daemon ends itself (19 s for attempts and threads in
+the runtime daemon) and the last of telemetry. With the default grace this is the units' TimeoutStopSec=."""
 
 
 def run(definition: Definition[S]) -> NoReturn:

@@ -38,7 +38,10 @@ from triptych_runtime.workers import Workers
 
 log = logging.getLogger(__name__)
 
-_DRAIN = 15.0
+# The end takes no longer than systemd is told: `END_SECONDS` of triptych_service.running.
+_DRAIN_SECONDS = 10.0
+_UNDO_SECONDS = 6.0
+_THREAD_SECONDS = 3.0
 _THREADS = 128
 _IDLE_SECONDS = 5.0
 
@@ -48,7 +51,9 @@ async def start(daemon: Daemon[Settings]) -> AsyncIterator[None]:
     """Serve RuntimeService and the forwarding ImageService until the daemon stops."""
     settings = daemon.settings
     # Threads are made when needed. Those that hang in the kernel (state D) must leave enough for the others.
-    workers = Workers(_THREADS, "worker", idle_seconds=_IDLE_SECONDS, on_quiet=memory.trim)
+    workers = Workers(
+        _THREADS, "worker", idle_seconds=_IDLE_SECONDS, last_seconds=_THREAD_SECONDS, on_quiet=memory.trim
+    )
     asyncio.get_running_loop().set_default_executor(workers)
     images = connect(settings.image_socket)
     streaming = connect(settings.streaming_socket, intercepted=False)
@@ -68,7 +73,7 @@ async def start(daemon: Daemon[Settings]) -> AsyncIterator[None]:
         yield
     finally:
         node.events.close()
-        await node.flights.drain(_DRAIN)
+        await node.flights.drain(_DRAIN_SECONDS, _UNDO_SECONDS)
         node.exits.stop()
         await node.database.close()
         node.cgroups.forget_monitors()

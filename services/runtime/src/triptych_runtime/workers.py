@@ -8,6 +8,7 @@ leaves no more behind than it found.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,16 +26,24 @@ class Workers(ThreadPoolExecutor):
 
     :param maximum: threads at a time; more work than that waits.
     :param idle_seconds: how long a thread waits for work before it ends.
+    :param last_seconds: how long `shutdown` waits for work that runs: what hangs ends with the process.
     :param on_quiet: called in a thread that ends for want of work.
     """
 
     def __init__(
-        self, maximum: int, name: str, *, idle_seconds: float, on_quiet: Callable[[], None] = lambda: None
+        self,
+        maximum: int,
+        name: str,
+        *,
+        idle_seconds: float,
+        last_seconds: float,
+        on_quiet: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(maximum, name)
         self._maximum = maximum
         self._name = name
         self._idle_seconds = idle_seconds
+        self._last_seconds = last_seconds
         self._on_quiet = on_quiet
         self._guard = threading.Lock()
         self._idle: list[SimpleQueue[_Job | None]] = []
@@ -111,7 +120,7 @@ class Workers(ThreadPoolExecutor):
             return inbox.get()  # it came just now
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more work and, with `wait`, wait for what there is."""
+        """Take no more work and, with `wait`, wait a while for what there is."""
         with self._guard:
             self._closed = True
             if cancel_futures:
@@ -119,5 +128,6 @@ class Workers(ThreadPoolExecutor):
             while self._idle:
                 self._idle.pop().put(None)
             threads = list(self._alive)
+        end = time.monotonic() + self._last_seconds
         for thread in threads if wait else ():
-            thread.join()
+            thread.join(max(end - time.monotonic(), 0))

@@ -96,8 +96,9 @@ class Flights:
         """Wait until no work runs under any key that begins so."""
         await self.settled(*(key for key in self._running if key.startswith(prefix)))
 
-    async def drain(self, seconds: float) -> None:
-        """Wait for all work to end, at most `seconds`; what is left is cancelled (and so undone)."""
+    async def drain(self, seconds: float, undo_seconds: float) -> None:
+        """Wait for all work to end, at most `seconds`; what is left is cancelled, and has `undo_seconds` to
+        undo itself. What is not undone then is left to the next start."""
         tasks = list(self._running.values())
         if not tasks:
             return
@@ -105,7 +106,7 @@ class Flights:
         for task in late:
             task.cancel()
         if late:
-            await asyncio.wait(late, timeout=seconds)
+            await asyncio.wait(late, timeout=undo_seconds)
 
 
 async def _settled(task: asyncio.Task[Any]) -> None:
