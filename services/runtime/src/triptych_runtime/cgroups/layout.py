@@ -108,3 +108,21 @@ class Layout:
         if root != "/" and (path == root or path.startswith(root + "/")):
             return path[len(root) :] or "/"
         return path
+
+
+_KEPT_FLAGS = {
+    "ro": mounts.Flag.RDONLY,
+    "nosuid": mounts.Flag.NOSUID,
+    "nodev": mounts.Flag.NODEV,
+    "noexec": mounts.Flag.NOEXEC,
+    "relatime": mounts.Flag.RELATIME,
+}
+
+
+def remount_options(entry: MountEntry) -> tuple[int, str]:
+    """Flags and data that leave the mount of a hierarchy as it is."""
+    flags = mounts.Flag.REMOUNT
+    for name in entry.options.split(","):
+        if name in _KEPT_FLAGS:
+            flags |= _KEPT_FLAGS[name]
+    return flags, ",".join(o for o in entry.super_options.split(",") if o not in ("rw", "ro"))

@@ -15,7 +15,7 @@ from triptych_runtime.cgroups import paths, pods, systemd, transaction
 from triptych_runtime.cgroups.errors import CgroupFailed, NoCgroups
 from triptych_runtime.cgroups.groupkill import GroupKills
 from triptych_runtime.cgroups.handle import Cgroup, write
-from triptych_runtime.cgroups.layout import Layout, Mode
+from triptych_runtime.cgroups.layout import Layout, Mode, remount_options
 from triptych_runtime.cgroups.monitors import Monitors
 from triptych_runtime.cgroups.oom import OomLedger
 from triptych_runtime.cgroups.paths import Driver
@@ -120,9 +120,9 @@ class CgroupManager:
         await self._update(self.resolve(cgroups_path), unit, resources, oom_score)
 
     async def _update(
-        self, cgroup: Cgroup, unit: str | None, resources: LinuxContainerResources, oom_score: int | None
+        self, cgroup: Cgroup, unit: str | None, resources: LinuxContainerResources, score: int | None = None
     ) -> None:
-        undo = await asyncio.to_thread(_apply, cgroup, resources, oom_score)
+        undo = await asyncio.to_thread(_apply, cgroup, resources, score)
         properties = systemd.resource_properties(resources, self.mode) if unit else []
         if not unit or not properties:
             return
@@ -155,7 +155,7 @@ class CgroupManager:
             else:
                 await asyncio.to_thread(pods.make, self.layout, parent)
             if limits.ByteSize():
-                await asyncio.to_thread(_apply, self.resolve_parent(parent), limits, None)
+                await asyncio.to_thread(_apply, self.resolve_parent(parent), limits)
         except BaseException:
             with contextlib.suppress(CgroupFailed):
                 await self.remove_pod(sandbox_id)
@@ -251,7 +251,7 @@ class CgroupManager:
         if unified is None or self.favors_dynamic_changes():
             return unified is not None
         entry = mounts.mount_of(unified)
-        flags, data = _remount_options(entry)
+        flags, data = remount_options(entry)
         data = f"{data},{_FAVOR_DYNAMIC}" if data else _FAVOR_DYNAMIC
         try:
             syscalls.mount(entry.source, os.fspath(unified), None, flags, data)
@@ -260,11 +260,11 @@ class CgroupManager:
         return True
 
 
-def _apply(cgroup: Cgroup, resources: LinuxContainerResources, oom_score: int | None) -> list[Write]:
+def _apply(cgroup: Cgroup, resources: LinuxContainerResources, score: int | None = None) -> list[Write]:
     undo = transaction.apply(cgroup, plan(cgroup, resources))
-    if oom_score is not None:
+    if score is not None:
         try:
-            transaction.set_oom_score(cgroup.procs(), oom_score)
+            transaction.set_oom_score(cgroup.procs(), score)
         except CgroupFailed:
             transaction.revert(cgroup, undo)
             raise
@@ -286,21 +286,3 @@ def _adopt(layout: Layout, path: str, pid: int) -> None:
             with contextlib.suppress(OSError):
                 os.rmdir(directory)
         raise CgroupFailed(f"adopt process {pid} into {path}: {error.strerror}") from error
-
-
-def _remount_options(entry: mounts.MountEntry) -> tuple[int, str]:
-    """Flags and data that leave a mount as it is."""
-    flags = mounts.Flag.REMOUNT
-    for name in entry.options.split(","):
-        if name in _KEPT_FLAGS:
-            flags |= _KEPT_FLAGS[name]
-    return flags, ",".join(o for o in entry.super_options.split(",") if o not in ("rw", "ro"))
-
-
-_KEPT_FLAGS = {
-    "ro": mounts.Flag.RDONLY,
-    "nosuid": mounts.Flag.NOSUID,
-    "nodev": mounts.Flag.NODEV,
-    "noexec": mounts.Flag.NOEXEC,
-    "relatime": mounts.Flag.RELATIME,
-}
