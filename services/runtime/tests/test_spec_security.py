@@ -245,10 +245,28 @@ def test_seccomp_refusals(tmp_path: Path) -> None:
     )
     with pytest.raises(InvalidArgument, match="both architectures and archMap"):
         build_seccomp(localhost("both.json"), HOST, root=tmp_path)
+    rules = '[{"action": "SCMP_ACT_ERRNO", "name": "mkdir", "names": ["rmdir"]}]'
+    (tmp_path / "names.json").write_text(f'{{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": {rules}}}')
+    with pytest.raises(InvalidArgument, match="both name and names: mkdir"):
+        build_seccomp(localhost("names.json"), HOST, root=tmp_path)
+    (tmp_path / "directory").mkdir()
+    with pytest.raises(InvalidArgument, match=r"seccomp: .*directory cannot be read"):
+        build_seccomp(localhost("directory"), HOST, root=tmp_path)
+    with pytest.raises(NotFound, match="does not exist"):
+        build_seccomp(localhost("bad.json/below"), HOST, root=tmp_path)
+    with pytest.raises(FailedPrecondition, match="RuntimeDefault.*cannot be read"):
+        build_seccomp(DEFAULT_PROFILE, replace(HOST, seccomp_profile=tmp_path / "directory"))
     with pytest.raises(FailedPrecondition, match="does not exist.*containers-common"):
         build_seccomp(DEFAULT_PROFILE, replace(HOST, seccomp_profile=tmp_path / "none"))
     with pytest.raises(FailedPrecondition, match="the kernel has no seccomp"):
         build_seccomp(DEFAULT_PROFILE, replace(HOST, seccomp=False))
+
+
+def test_a_seccomp_rule_without_calls_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text(
+        '{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"action": "SCMP_ACT_ERRNO", "names": []}]}'
+    )
+    assert build_seccomp(localhost("p.json"), HOST, root=tmp_path) == {"defaultAction": "SCMP_ACT_ALLOW"}
 
 
 def test_seccomp_sees_a_changed_file(tmp_path: Path) -> None:

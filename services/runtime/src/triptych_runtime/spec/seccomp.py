@@ -99,7 +99,7 @@ def build(
     :raises FailedPrecondition: when the kernel or the handler has no seccomp, or the default profile's file
         is missing.
     :raises NotFound: when a Localhost profile's file is missing.
-    :raises InvalidArgument: when it is no profile.
+    :raises InvalidArgument: when it is no profile, or cannot be read.
     """
     wanted = profiles.seccomp_of(context)
     if context.privileged or wanted is None or wanted.kind == profiles.UNCONFINED:
@@ -112,8 +112,10 @@ def build(
     path = _localhost_path(wanted.ref, localhost_root)
     try:
         return _convert(_load(path), host, frozenset(capabilities))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFound(f"seccomp: profile {path} does not exist") from error
+    except OSError as error:
+        raise InvalidArgument(f"seccomp: profile {path} cannot be read: {error.strerror}") from error
 
 
 def _default(host: HostFacts, capabilities: frozenset[str]) -> dict[str, Any]:
@@ -125,6 +127,10 @@ def _default(host: HostFacts, capabilities: frozenset[str]) -> dict[str, Any]:
         raise FailedPrecondition(
             f"seccomp: the RuntimeDefault profile {path} does not exist",
             hint="install containers-common (Debian: golang-github-containers-common)",
+        ) from error
+    except OSError as error:
+        raise FailedPrecondition(
+            f"seccomp: the RuntimeDefault profile {path} cannot be read: {error.strerror}"
         ) from error
 
 
@@ -173,6 +179,9 @@ def _parse(path: Path, mtime_ns: int, size: int) -> _ProfileFile:
         raise InvalidArgument(f"seccomp: {path} is not a profile: {error}") from error
     if profile.architectures and profile.arch_map:
         raise InvalidArgument(f"seccomp: {path} has both architectures and archMap")
+    for rule in profile.syscalls or ():
+        if rule.name and rule.names:
+            raise InvalidArgument(f"seccomp: {path} has a rule with both name and names: {rule.name}")
     return profile
 
 
@@ -195,7 +204,9 @@ def _convert(profile: _ProfileFile, host: HostFacts, capabilities: frozenset[str
     }
     result |= {key: value for key, value in told.items() if value}
     rules = [
-        _rule(rule) for rule in profile.syscalls or () if _holds(rule, goarch, host.kernel, capabilities)
+        _rule(rule)
+        for rule in profile.syscalls or ()
+        if (rule.names or rule.name) and _holds(rule, goarch, host.kernel, capabilities)
     ]
     if rules:
         result["syscalls"] = rules
