@@ -199,6 +199,11 @@ def test_bad_fields_are_named(driver: Driver) -> None:
     assert "hugepage_limits" in refusal.text
     huge.linux.resources.hugepage_limits[0].limit = 0
     driver.launch(pod, huge)
+    astray = driver.config("astray")
+    astray.mounts.add(container_path="/x", host_path="/proc/version/below")
+    with refused(StatusCode.FAILED_PRECONDITION) as refusal:
+        driver.create(pod, astray)
+    assert "host_path /proc/version/below" in refusal.text
 
 
 def test_a_start_that_the_runtime_refuses(driver: Driver) -> None:

@@ -26,7 +26,7 @@ _MEANWHILE = (errno.ENOENT, errno.ENOTEMPTY)
 def write_bundle(bundle: Path, rootfs: Path, spec: ContainerSpec) -> None:
     """Write what a built container needs on the host, and its config.json."""
     for directory in spec.directories:
-        directory.mkdir(parents=True, exist_ok=True)
+        _make_host_path(directory)
     for file in spec.files:
         file.path.parent.mkdir(parents=True, exist_ok=True)
         file.path.write_bytes(file.content)
@@ -38,6 +38,16 @@ def write_bundle(bundle: Path, rootfs: Path, spec: ContainerSpec) -> None:
     for idmapped in spec.idmapped:
         _mount_idmapped(idmapped)
     write_document(bundle, encode(spec.document))
+
+
+def _make_host_path(directory: Path) -> None:
+    """:raises FailedPrecondition: when the host path of a mount can neither be found nor made."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FailedPrecondition(
+            f"mounts: host_path {directory} does not exist, and cannot be made: {error.strerror}"
+        ) from error
 
 
 def _allow_execution(program: Path) -> None:
