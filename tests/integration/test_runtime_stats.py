@@ -182,6 +182,7 @@ def test_metrics_have_the_names_of_cadvisor(driver: Driver) -> None:
         assert len(metric.label_values) == len(keys), metric.name
         told = dict(zip(keys, metric.label_values, strict=True))
         assert (told["pod"], told["namespace"]) == ("metrics", "default")
+        assert told.get("cpu") == ("total" if metric.name == "container_cpu_usage_seconds_total" else None)
         assert metric.timestamp > 0
         counts = metric.name.endswith("_total") and metric.name != "container_fs_inodes_total"
         assert metric.metric_type == (cri.COUNTER if counts else metric.metric_type)

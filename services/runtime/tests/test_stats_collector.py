@@ -116,7 +116,8 @@ def tree(root: Path) -> Cgroup:
         "memory.stat": "anon 400\nfile 300\ninactive_file 250\nkernel 20\npgfault 12\n",
         "memory.events": "max 4\noom_kill 2\n",
         "memory.swap.current": "0\n",
-        "memory.swap.max": "0\n",
+        "memory.swap.max": "700\n",
+        "memory.min": "600\n",
         "io.stat": "8:0 rbytes=10 wbytes=20 rios=1 wios=2\n",
         "hugetlb.2MB.current": "0\n",
         "pids.current": "3\n",
@@ -191,7 +192,7 @@ async def test_metrics_match_their_descriptors(tmp_path: Path) -> None:
     for metric in (*metrics.metrics, *container.metrics):
         assert len(metric.label_values) == len(descriptors[metric.name]), metric.name
     values = {(m.name, *m.label_values[6:]): m for m in container.metrics}
-    assert values[("container_cpu_usage_seconds_total",)].value.value == 5
+    assert values[("container_cpu_usage_seconds_total", "total")].value.value == 5
     assert values[("container_cpu_user_seconds_total",)].value.value == 3
     assert values[("container_memory_max_usage_bytes",)].value.value == 2000
     assert values[("container_oom_events_total",)].value.value == 2
@@ -202,6 +203,8 @@ async def test_metrics_match_their_descriptors(tmp_path: Path) -> None:
     assert values[("container_hugetlb_usage_bytes", "2MB")].value.value == 0
     assert values[("container_spec_cpu_shares",)].value.value == 512
     assert values[("container_spec_memory_limit_bytes",)].value.value == 0
+    assert values[("container_spec_memory_reservation_limit_bytes",)].value.value == 600
+    assert values[("container_spec_memory_swap_limit_bytes",)].value.value == 700
     assert values[("container_start_time_seconds",)].value.value == 1
     labels = dict(
         zip(descriptors["container_threads"], values[("container_threads",)].label_values, strict=True)

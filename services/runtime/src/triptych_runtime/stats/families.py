@@ -40,7 +40,7 @@ def _family(
     return Family(f"container_{suffix}", text, kind, labels)
 
 
-CPU_USAGE = _family("cpu_usage_seconds_total", "CPU time consumed, in seconds.")
+CPU_USAGE = _family("cpu_usage_seconds_total", "CPU time consumed, in seconds.", COUNTER, ("cpu",))
 CPU_USER = _family("cpu_user_seconds_total", "CPU time consumed in user mode, in seconds.")
 CPU_SYSTEM = _family("cpu_system_seconds_total", "CPU time consumed in kernel mode, in seconds.")
 CPU_PERIODS = _family("cpu_cfs_periods_total", "Enforcement periods of the CPU quota that have passed.")

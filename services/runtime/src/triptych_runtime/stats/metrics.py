@@ -49,7 +49,7 @@ def _container(
         values.block_io_values(subject.cgroup),
         values.hugetlb_values(subject.cgroup),
         values.process_values(subject.cgroup, subject.pid),
-        values.spec_values(subject.resources, subject.started_at, now),
+        values.spec_values(subject.cgroup, subject.resources, subject.started_at, now),
     ]
     if layer is not None:
         found.append(values.layer_values(layer))

@@ -9,7 +9,7 @@ from triptych_runtime.cgroups import Cgroup, Mode
 from triptych_runtime.stats.files import Pressure, flat, number, pressure, read
 
 # A v1 limit at this or above is "none": the largest number of whole pages.
-_V1_UNLIMITED = 1 << 62
+V1_UNLIMITED = 1 << 62
 _USEC = 1000
 
 
@@ -122,7 +122,7 @@ def _memory_v1(cgroup: Cgroup, directory: str) -> MemorySample | None:
 
 def _v1_limit(directory: str, name: str) -> int | None:
     value = number(directory, name)
-    return None if value is None or value >= _V1_UNLIMITED else value
+    return None if value is None or value >= V1_UNLIMITED else value
 
 
 def _memory_v2(cgroup: Cgroup, directory: str) -> MemorySample | None:

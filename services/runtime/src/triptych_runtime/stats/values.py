@@ -14,7 +14,7 @@ from triptych_runtime.stats import families as f
 from triptych_runtime.stats.blockio import device_name, read_block_io
 from triptych_runtime.stats.families import Family
 from triptych_runtime.stats.files import Pressure, flat, number, read
-from triptych_runtime.stats.readers import read_cpu, read_memory, read_psi
+from triptych_runtime.stats.readers import V1_UNLIMITED, read_cpu, read_memory, read_psi
 from triptych_runtime.stats.subjects import InterfaceCounters, LayerUsage
 
 Value = tuple[Family, tuple[str, ...], int]
@@ -31,7 +31,7 @@ def cpu_values(cgroup: Cgroup) -> Iterator[Value]:
     sample = read_cpu(cgroup)
     if sample is None:
         return
-    yield f.CPU_USAGE, (), sample.usage // _NS
+    yield f.CPU_USAGE, ("total",), sample.usage // _NS
     stat = flat(read(cgroup.directory("cpu") or "", "cpu.stat"))
     if cgroup.mode is Mode.UNIFIED:
         user, system = stat.get(b"user_usec", 0) // _USEC, stat.get(b"system_usec", 0) // _USEC
@@ -192,7 +192,9 @@ def _max_open_files(pid: int) -> int | None:
     return int(match.group(1)) if match else None
 
 
-def spec_values(resources: LinuxContainerResources | None, started_at: int, now: int) -> Iterator[Value]:
+def spec_values(
+    cgroup: Cgroup, resources: LinuxContainerResources | None, started_at: int, now: int
+) -> Iterator[Value]:
     """Limits in force, and times."""
     yield f.LAST_SEEN, (), now // _NS
     yield f.START_TIME, (), started_at // _NS
@@ -203,10 +205,17 @@ def spec_values(resources: LinuxContainerResources | None, started_at: int, now:
         (f.SPEC_CPU_QUOTA, resources.cpu_quota),
         (f.SPEC_CPU_SHARES, resources.cpu_shares),
         (f.SPEC_MEMORY_LIMIT, resources.memory_limit_in_bytes),
-        (f.SPEC_MEMORY_RESERVATION, 0),
-        (f.SPEC_MEMORY_SWAP, resources.memory_swap_limit_in_bytes),
+        # The kubelet asks for these two by their files of cgroup v2 (`unified`).
+        (f.SPEC_MEMORY_RESERVATION, _memory_limit(cgroup, "memory.min", "memory.soft_limit_in_bytes")),
+        (f.SPEC_MEMORY_SWAP, _memory_limit(cgroup, "memory.swap.max", "memory.memsw.limit_in_bytes")),
     ):
         yield family, (), max(value, 0)
+
+
+def _memory_limit(cgroup: Cgroup, v2: str, v1: str) -> int:
+    """A limit as the kernel has it; 0 for none."""
+    value = number(cgroup.directory("memory") or "", v2 if cgroup.mode is Mode.UNIFIED else v1) or 0
+    return 0 if value >= V1_UNLIMITED else value
 
 
 def network_values(interfaces: Sequence[InterfaceCounters]) -> Iterator[Value]:
