@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gzip
 import json
 import os
@@ -21,6 +22,7 @@ from triptych_image.policy import PolicyEngine
 from triptych_image.pull.artifacts import artifact_key
 from triptych_image.pull.partial import partial_file
 from triptych_image.pull.puller import Puller
+from triptych_image.pull.scratch import Scratch
 from triptych_image.registry import ContentNotFound, RegistryClient, Repository, Resolved
 from triptych_image.settings import Settings
 from triptych_image.store import ImageKind, LayerRecord, NameRecord, Store, layer_key
@@ -307,6 +309,47 @@ async def test_packed_layers_are_kept_where_that_is_wanted(
     assert store.snapshot.image_bytes(store.snapshot.images[image.id]) > 4_000_000
     await store.remove_images([image.id, other.id])
     assert empty(store)
+
+
+async def test_a_full_disk_that_does_not_take_a_packed_layer_is_told(
+    make_puller: Callable[..., Puller], store: Store, registry: Any, make_image: Any, layer_of: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    rename, blobs = os.rename, store.paths.blobs
+
+    def full(source: Any, target: Any) -> None:
+        if Path(source).parent == store.paths.partials and blobs in Path(target).parents:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", full)
+    name = registry.add("x:1", make_image(layer_of({"a": b"1"})))
+    with pytest.raises(DiskFull, match="keep blob sha256:.*No space left"):
+        await pull(make_puller(with_pull(keep_compressed=True)), name)
+    assert spooled(store) == 0 and store.snapshot.images == {}
+
+
+async def test_a_pull_that_is_stopped_while_its_files_are_made_leaves_none(
+    puller: Puller, store: Store, registry: Any, make_image: Any, layer_of: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    began, stopped, opened = threading.Event(), threading.Event(), list[Scratch]()
+    make = Scratch.open
+
+    def slow(self: Scratch, *args: Any) -> None:
+        began.set()
+        assert stopped.wait(60)
+        make(self, *args)
+        opened.append(self)
+
+    monkeypatch.setattr(Scratch, "open", slow)
+    task = asyncio.create_task(pull(puller, registry.add("x:1", make_image(layer_of({"a": b"1"})))))
+    await until(began.is_set)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    stopped.set()
+    await until(lambda: bool(opened) and empty(store))
 
 
 async def test_an_image_that_lies_about_a_blob_does_not_break_the_pull_of_a_good_one(

@@ -506,6 +506,18 @@ async def test_foreign_layers_come_from_their_urls(serve: Any, client_for: Any, 
         await read(client_for(), registry, plain)
 
 
+async def test_of_many_urls_of_a_foreign_layer_a_few_are_tried(
+    serve: Any, client_for: Any, noise: Any
+) -> None:
+    registry, elsewhere = await serve(), await serve()
+    data = noise(1000)
+    registry.add_blob(data)
+    urls = tuple(f"{elsewhere.url}/{number}" for number in range(1000))
+    blob = Descriptor(MediaType.OCI_FOREIGN_LAYER, Digest.of(data), len(data), urls=urls)
+    assert await read(client_for(), registry, blob) == data
+    assert 0 < len(elsewhere.seen) < 10
+
+
 async def test_foreign_layer_with_a_wrong_digest_at_its_url(serve: Any, client_for: Any, noise: Any) -> None:
     registry, elsewhere = await serve(), await serve()
     data = noise(1000)

@@ -7,8 +7,13 @@ import contextlib
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Final
+
+from triptych_linux.process import shielded
 
 from triptych_image.store import Store, disk_error
+
+_OPEN_SECONDS: Final = 30.0
 
 
 class Scratch:
@@ -19,13 +24,16 @@ class Scratch:
     :ivar taken: set when the store took directory and tape over, so that nothing is left to drop.
     """
 
-    def __init__(self, store: Store, size: int, spool: Path | None) -> None:
-        """Blocking."""
+    def __init__(self, store: Store) -> None:
         self.tree = store.paths.scratch()
         self.tape = self.tree.with_suffix(".tape")
+        self.tape_fd = -1
         self.spool_fd: int | None = None
         self.spooled = 0
         self.taken = False
+
+    def open(self, size: int, spool: Path | None) -> None:
+        """Make it. Blocking; where it fails, what is there already is for `close` and the store's `drop`."""
         os.mkdir(self.tree, 0o755)
         os.chmod(self.tree, 0o755)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
@@ -43,7 +51,7 @@ class Scratch:
     def close(self) -> None:
         """Close the files; they stay."""
         for fd in (self.tape_fd, self.spool_fd):
-            if fd is not None:
+            if fd is not None and fd >= 0:
                 os.close(fd)
 
 
@@ -58,13 +66,15 @@ async def scratch(store: Store, size: int, spool: Path | None) -> AsyncIterator[
     async with contextlib.AsyncExitStack() as stack:
         if spool is not None:
             await stack.enter_async_context(store.hold_partial(spool))
+        place = Scratch(store)
         try:
-            made = await asyncio.to_thread(Scratch, store, size, spool)
-        except OSError as error:
-            raise disk_error(error, "prepare to unpack") from error
-        try:
-            yield made
+            try:
+                # To its end also for a caller who is cancelled, or nobody would know what it has opened.
+                await shielded(asyncio.to_thread(place.open, size, spool), _OPEN_SECONDS)
+            except OSError as error:
+                raise disk_error(error, "prepare to unpack") from error
+            yield place
         finally:
-            made.close()
-            if not made.taken:
-                await store.drop(made.tree, made.tape)
+            place.close()
+            if not place.taken:
+                await store.drop(place.tree, place.tape)

@@ -22,6 +22,7 @@ from triptych_image.registry.walk import HostHealth, Walk
 
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 _SKIP: Final = 256 << 10
+_MOST_URLS: Final = 4
 
 
 class BlobSource:
@@ -134,9 +135,12 @@ class BlobSource:
 
 
 def url_hosts(descriptor: Descriptor) -> dict[Host, str]:
-    """Foreign layers carry URLs of their own; credentials are for none of them."""
+    """Foreign layers carry URLs of their own; credentials are for none of them.
+
+    They mostly have one. Each may take its time to fail, so of many only the first are tried.
+    """
     found = {}
-    for url in (descriptor.urls or ()) if descriptor.is_foreign else ():
+    for url in (descriptor.urls or ())[:_MOST_URLS] if descriptor.is_foreign else ():
         try:
             origin, target = Origin.parse(url)
         except BadUrl:

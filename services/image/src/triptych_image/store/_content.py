@@ -84,8 +84,14 @@ class Content(Core):
         await self._database.run(work)
 
     async def adopt_blob(self, digest: Digest, path: Path) -> None:
-        """Take over a verified file as a blob."""
-        await self._database.run(lambda _: os.rename(path, self.paths.blob(digest)))
+        """Take over a verified file as a blob.
+
+        :raises DiskFull: when the disk does not take it; the file stays.
+        """
+        try:
+            await self._database.run(lambda _: os.rename(path, self.paths.blob(digest)))
+        except OSError as error:
+            raise disk_error(error, f"keep blob {digest}") from error
 
     def read_blob(self, digest: Digest) -> bytes:
         """A blob's bytes. Blocking, meant for manifests and configs.
