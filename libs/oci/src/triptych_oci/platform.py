@@ -63,9 +63,7 @@ class Platform(msgspec.Struct, frozen=True):
         if name == "amd64" and version == "v1":
             version = ""
         elif name == "arm64":
-            version = {"8": "", "v8": "", "v8.0": "", "9": "v9", "9.0": "v9", "v9.0": "v9"}.get(
-                version, version
-            )
+            version = _ARM64_VARIANTS.get(version, version)
         elif name == "arm":
             version = "v7" if not version else version if version.startswith("v") else f"v{version}"
         return cls({"macos": "darwin"}.get(system.lower(), system.lower()), name, version)

@@ -7,7 +7,7 @@ name       = [ domain "/" ] path
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, Self
 
 from triptych_oci.digest import Digest
@@ -72,19 +72,6 @@ class Reference:
         return f"{self.domain}/{self.path}"
 
     @property
-    def familiar_name(self) -> str:
-        """The name as short as Docker writes it (`busybox`, `user/app`, `quay.io/org/app`)."""
-        if self.domain != DEFAULT_DOMAIN:
-            return self.name
-        head, _, tail = self.path.partition("/")
-        return tail if head == _OFFICIAL and "/" not in tail else self.path
-
-    @property
-    def familiar(self) -> str:
-        """The whole reference in its short form."""
-        return f"{self.familiar_name}{self._suffix}"
-
-    @property
     def selector(self) -> str:
         """What to ask a registry for: the digest, else the tag, else `latest`."""
         return self.digest or self.tag or DEFAULT_TAG
@@ -94,25 +81,9 @@ class Reference:
         """`name@digest` when there is a digest (the tag is dropped, as peers do), else `name:tag`."""
         return f"{self.name}@{self.digest}" if self.digest else f"{self.name}:{self.tag or DEFAULT_TAG}"
 
-    def with_digest(self, digest: Digest) -> Self:
-        """The same repository and tag, with this digest."""
-        return replace(self, digest=digest)
-
-    def with_tag(self, tag: str) -> Self:
-        """The same repository by another tag, without digest.
-
-        :raises InvalidReference: when the tag is malformed.
-        """
-        if _TAG.fullmatch(tag) is None:
-            raise InvalidReference(f"{self.name}:{tag}", "the tag is malformed")
-        return replace(self, tag=tag, digest=None)
-
-    @property
-    def _suffix(self) -> str:
-        return (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
-
     def __str__(self) -> str:
-        return f"{self.name}{self._suffix}"
+        tag, digest = f":{self.tag}" if self.tag else "", f"@{self.digest}" if self.digest else ""
+        return f"{self.name}{tag}{digest}"
 
 
 def _split_digest(text: str) -> tuple[str, Digest | None]:

@@ -66,9 +66,6 @@ class Layer:
     def symlink(self, name: str, target: str, **more: Any) -> Layer:
         return self._add(name, tarfile.SYMTYPE, 0o777, linkname=target, **more)
 
-    def hardlink(self, name: str, target: str, **more: Any) -> Layer:
-        return self._add(name, tarfile.LNKTYPE, 0o644, linkname=target.lstrip("/"), **more)
-
     def device(self, name: str, major: int, minor: int, mode: int = 0o666, **more: Any) -> Layer:
         return self._add(name, tarfile.CHRTYPE, mode, devmajor=major, devminor=minor, **more)
 

@@ -8,7 +8,6 @@ import re
 from triptych_cli.doctor.model import Findings, Host, error, info, ok, warning
 
 _OLDEST = (5, 10)
-_IDMAPPED = (5, 12)
 _IDMAPPED_OVERLAY = (5, 19)
 _CAPABILITIES = {"SYS_ADMIN": 21, "NET_ADMIN": 12, "SYS_RESOURCE": 24, "MKNOD": 27, "SYS_CHROOT": 18}
 
