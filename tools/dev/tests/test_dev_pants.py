@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import json
 import re
@@ -17,11 +18,12 @@ import pytest
 from triptych_dev.node.places import COMMANDS
 from triptych_dev.node.shell import CHECKOUT_ROOT
 from triptych_dev.packaging.pex import PROGRAMS
-from triptych_dev.pants.commands import CONSTRAINTS, LOCK, PROOF
+from triptych_dev.pants.commands import CONSTRAINTS, PROOF
 
 SKIPPED = {".dev", ".venv", ".git", "dist", "build", "__pycache__", ".hypothesis"}
 PANTS = tomllib.loads((CHECKOUT_ROOT / "pants.toml").read_text())
 REQUIREMENTS = CHECKOUT_ROOT / "3rdparty/python/requirements.txt"
+LOCK = CHECKOUT_ROOT / PANTS["python"]["resolves"]["python-default"]
 DEFAULTS = {
     "python_sources": ["*.py", "*.pyi", "!test_*.py", "!*_test.py", "!tests.py", "!conftest.py"],
     "python_tests": ["test_*.py", "*_test.py", "tests.py"],
@@ -155,12 +157,53 @@ def _lines(path: Path) -> set[str]:
     return {line for line in path.read_text().splitlines() if line and not line.startswith("#")}
 
 
+DISTRIBUTIONS = sorted(CHECKOUT_ROOT.glob("*/*/pyproject.toml"))
+
+
+@pytest.mark.parametrize("file", DISTRIBUTIONS, ids=lambda path: path.parent.name)
+def test_a_distribution_wants_what_it_imports_and_nothing_else(file: Path) -> None:
+    project = tomllib.loads(file.read_text())["project"]
+    names = _distribution_names()
+    imported = {_distribution(module, names) for module in _imports(file.parent / "src")}
+    assert {_name(line) for line in project.get("dependencies", [])} == imported - {project["name"]}
+
+
+def _distribution_names() -> dict[str, str]:
+    """Modules whose distribution has another name: ours, and those that Pants is told of."""
+    (_, others), *_ = Build(REQUIREMENTS.parent).targets
+    ours = {
+        module.name: tomllib.loads(file.read_text())["project"]["name"]
+        for file in DISTRIBUTIONS
+        for module in (file.parent / "src").iterdir()
+    }
+    return ours | {module: name for name, modules in others["module_mapping"].items() for module in modules}
+
+
+def _distribution(module: str, names: dict[str, str]) -> str:
+    parts = module.split(".")
+    prefixes = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+    return next((names[prefix] for prefix in prefixes if prefix in names), parts[0])
+
+
+def _imports(folder: Path) -> set[str]:
+    """Modules that are not of the standard library, wherever in the code they are imported."""
+    found: set[str] = set()
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                # A name of a namespace package is a module: `from opentelemetry import metrics`.
+                found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {module for module in found if module.partition(".")[0] not in sys.stdlib_module_names}
+
+
 def test_requirements_name_what_the_distributions_want() -> None:
     """Names alone: the versions are those of uv.lock."""
     named = {_name(line) for line in _lines(REQUIREMENTS)}
     wanted = {
         _name(line)
-        for path in CHECKOUT_ROOT.glob("*/*/pyproject.toml")
+        for path in DISTRIBUTIONS
         for line in tomllib.loads(path.read_text())["project"].get("dependencies", [])
     }
     assert {name for name in wanted if not name.startswith("triptych")} - named == set()

@@ -23,7 +23,6 @@ PROOF = (
 )
 """What `./dev pants prove` runs."""
 CONSTRAINTS = CHECKOUT_ROOT / "3rdparty/python/constraints.txt"
-LOCK = CHECKOUT_ROOT / "3rdparty/python/default.lock"
 
 
 @click.command(
