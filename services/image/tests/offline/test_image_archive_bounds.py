@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import errno
-import gzip
 import io
-import os
+import json
 import tarfile
-import threading
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
-from triptych_image.errors import DiskFull, ImageMalformed, LayerTooLarge
-from triptych_image.offline import archives, members
+from triptych_image.errors import ImageMalformed
+from triptych_image.offline import archives, docker, documents, members
+from triptych_image.offline.documents import Documents
 from triptych_image.offline.members import Archive, TarArchive
-from triptych_image.settings import Settings
-from triptych_image.store import Store
 
 
 def written(path: Path, data: bytes) -> Path:
@@ -29,11 +23,6 @@ def written(path: Path, data: bytes) -> Path:
 def content(archive: Archive, name: str) -> bytes | None:
     member = archive.find(name)
     return None if member is None else archives.read(member, name)
-
-
-def with_unpack(**changes: Any) -> Settings:
-    changes = {"reserve_bytes": 0, **changes}
-    return msgspec.structs.replace(Settings(), unpack=msgspec.structs.replace(Settings().unpack, **changes))
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -108,56 +97,51 @@ def test_a_sparse_member_is_none_to_read(tmp_path: Path, tar: Any) -> None:
     assert content(found, "t") == b"4"
 
 
-async def test_a_packed_archive_takes_no_more_than_it_may(
-    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = written(tmp_path / "x.tgz", gzip.compress(bytes(8 << 20)))
-    with pytest.raises(DiskFull, match="below the reserve"):
-        async with archives.opened(path, store, with_unpack(reserve_bytes=1 << 60)):
-            pass
-    monkeypatch.setattr(archives, "RATIO_FLOOR", 1 << 20)
-    with pytest.raises(LayerTooLarge, match="more than 20 times"):
-        async with archives.opened(path, store, with_unpack(max_ratio=20)):
-            pass
-    assert os.listdir(store.paths.tmp) == []
-    async with archives.opened(path, store, with_unpack(max_ratio=0)):
-        assert len(os.listdir(store.paths.tmp)) == 1
-    assert os.listdir(store.paths.tmp) == []
+def test_documents_are_too_much_together(tmp_path: Path, tar: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list of a few megabytes may name one config of 4 MiB half a million times."""
+    monkeypatch.setattr(documents, "_TOGETHER_MAX", 10_000)
+    config = json.dumps({"rootfs": {"type": "layers", "diff_ids": []}, "padding": "x" * 1000}).encode()
+    listed = json.dumps([{"Config": "c", "Layers": None}] * 20).encode()
+    archive = tar().file(b"manifest.json", listed).file(b"c", config).end()
+    with pytest.raises(ImageMalformed, match="more than 10000 bytes"):
+        list(docker.docker_images(Documents(TarArchive(written(tmp_path / "x.tar", archive)))))
 
 
-async def test_no_room_for_a_packed_archive_is_a_full_disk(
-    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full() -> int:
-        raise OSError(errno.ENOSPC, "no space left on device")
+def test_a_packed_layer_is_hashed_once(tmp_path: Path, tar: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[int] = []
+    original = docker._describe
 
-    monkeypatch.setattr(store, "free_bytes", full)
-    with pytest.raises(DiskFull, match="no space left"):
-        async with archives.opened(written(tmp_path / "x", gzip.compress(b"x")), store, with_unpack()):
-            pass
+    def describe(member: Any, diff_id: Any) -> Any:
+        hashed.append(member.offset)
+        return original(member, diff_id)
+
+    monkeypatch.setattr(docker, "_describe", describe)
+    config = json.dumps({"rootfs": {"type": "layers", "diff_ids": ["sha256:" + "0" * 64]}}).encode()
+    listed = json.dumps([{"Config": "c", "Layers": ["l"]}] * 20).encode()
+    archive = tar().file(b"manifest.json", listed).file(b"c", config).file(b"l", b"\x1f\x8b packed")
+    found = list(docker.docker_images(Documents(TarArchive(written(tmp_path / "x.tar", archive.end())))))
+    assert (len(found), len(hashed)) == (20, 1)
 
 
-async def test_who_leaves_leaves_no_archive_behind(
-    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    began, go_on = threading.Event(), threading.Event()
-
-    def free() -> int:
-        began.set()
-        go_on.wait(60)
-        return 1 << 60
-
-    async def load() -> None:
-        async with archives.opened(path, store, with_unpack()):
-            raise AssertionError("it was opened")
-
-    monkeypatch.setattr(store, "free_bytes", free)
-    path = written(tmp_path / "x.tgz", gzip.compress(bytes(64 << 20), 1))
-    task = asyncio.create_task(load())
-    await asyncio.to_thread(began.wait, 60)
-    task.cancel()
-    await asyncio.sleep(0)
-    go_on.set()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert os.listdir(store.paths.tmp) == []
+@pytest.mark.parametrize(
+    "listed",
+    [
+        "{}",
+        "[5]",
+        '[{"Config": 5}]',
+        '[{"Config": "c", "RepoTags": 5}]',
+        '[{"Config": "c", "RepoTags": "abc"}]',
+        '[{"Config": "c", "Layers": 5}]',
+        '[{"Config": "c", "Layers": "l"}]',
+        '[{"Config": "c", "Layers": [null]}]',
+        '[{"Config": "c", "RepoTags": ["No Name"]}]',
+        "[{}]",
+        "[" * 100_000,
+        "",
+    ],
+)
+def test_lists_of_the_wrong_shape(listed: str, tmp_path: Path, tar: Any) -> None:
+    config = json.dumps({"rootfs": {"type": "layers", "diff_ids": []}}).encode()
+    archive = tar().file(b"manifest.json", listed.encode()).file(b"c", config).end()
+    with pytest.raises(ImageMalformed):
+        list(docker.docker_images(Documents(TarArchive(written(tmp_path / "x.tar", archive)))))

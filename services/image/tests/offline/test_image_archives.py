@@ -123,6 +123,19 @@ def test_an_archive_without_names_takes_the_given_one(
     assert ids(running) == {image.id: ["docker.io/library/given:latest"]}
 
 
+def test_an_archive_does_not_take_the_place_of_what_is_asked_for_by_digest(
+    daemon: Start, registry: Any, tmp_path: Path, make_image: Any, layer_of: Any
+) -> None:
+    running = daemon()
+    image, other = make_image(layer_of({"a": b"1"})), make_image(layer_of({"a": b"2"}))
+    registry.add("x:1", image)
+    wanted = f"{registry.address}/x@{image.digest}"
+    path = write_tar(tmp_path / "archive", oci_files(other, {"io.containerd.image.name": wanted}))
+    assert list(load(running, path).references) == []
+    status = running.images.ImageStatus(api_pb2.ImageStatusRequest(image=api_pb2.ImageSpec(image=wanted)))
+    assert not status.HasField("image")
+
+
 def missing_layer(files: dict[str, bytes], image: Any) -> None:
     del files["blobs/sha256/" + json.loads(image.manifest)["layers"][0]["digest"][7:]]
 
@@ -186,6 +199,16 @@ def test_broken_archives(
     assert failed.value.code() not in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
     assert ids(running) == {}
     assert os.listdir(running.root / "l") == []
+
+
+def test_lists_that_are_none(daemon: Start, tmp_path: Path, make_image: Any, layer_of: Any) -> None:
+    running = daemon()
+    image = make_image(layer_of({"a": b"1"}))
+    for listed in ('[{"Config": "c", "RepoTags": 5}]', '[{"Config": "c", "Layers": 5}]'):
+        path = write_tar(tmp_path / "archive", {"manifest.json": listed.encode(), "c": image.config})
+        with pytest.raises(grpc.RpcError) as failed:
+            load(running, path)
+        assert failed.value.code() == grpc.StatusCode.FAILED_PRECONDITION
 
 
 @pytest.mark.parametrize("path", ["relative", "/nowhere/to/be/found", ""])

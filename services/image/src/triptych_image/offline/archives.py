@@ -5,26 +5,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import threading
+import stat
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import msgspec
 from triptych_oci import Descriptor, Digest
 
-from triptych_image.errors import ImageMalformed, InvalidRequest, LayerMismatch, LayerTooLarge
+from triptych_image.errors import ImageMalformed, InvalidRequest, LayerMismatch
 from triptych_image.offline.members import Archive, DirectoryArchive, Member, TarArchive
 from triptych_image.pull.reserve import check_reserve
 from triptych_image.registry import SinkClosed
 from triptych_image.settings import Settings
 from triptych_image.store import Store, disk_error
+from triptych_image.unpack.pool import UnpackWorkers
 from triptych_image.unpack.worker import source
-from triptych_image.unpack.worker.errors import Refused
 from triptych_image.unpack.worker.limits import RATIO_FLOOR
+
+T = TypeVar("T")
 
 _DOCUMENT_MAX = 8 << 20
 _CHUNK = 1 << 20
+_WATCH_SECONDS = 0.1
 
 
 def read(member: Member | None, what: str) -> bytes:
@@ -40,84 +42,73 @@ def read(member: Member | None, what: str) -> bytes:
         return os.pread(file.fileno(), member.size, member.offset)
 
 
-def read_json(member: Member | None, what: str) -> Any:
-    """The same as JSON."""
-    try:
-        return msgspec.json.decode(read(member, what))
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise ImageMalformed(f"{what}: {error}") from None
-
-
-class _Left(Exception):
-    """Nobody waits for the archive any more."""
-
-
 @contextlib.asynccontextmanager
-async def opened(path: Path, store: Store, settings: Settings) -> AsyncIterator[Archive]:
-    """Open an archive; a packed one is unpacked to a scratch file first, within limits.
+async def opened(
+    path: Path, store: Store, workers: UnpackWorkers, settings: Settings
+) -> AsyncIterator[Archive]:
+    """Open an archive; a packed one is unpacked to a scratch file first, by a worker and within limits.
 
     :raises InvalidRequest: when there is nothing to read.
     :raises ImageMalformed: when it is no archive.
+    :raises LayerMalformed: when its packing is broken, or of no supported kind.
     :raises LayerTooLarge: when it unpacks to far more than it has.
     :raises DiskFull: when the scratch file finds no room.
     """
-    left = threading.Event()
-    ratio = settings.unpack.max_ratio
-
-    def check(read: int, written: int) -> None:
-        if left.is_set():
-            raise _Left
-        if ratio and written > max(ratio * read, RATIO_FLOOR):
-            raise LayerTooLarge(f"{path}: it unpacks to more than {ratio} times its size")
-        check_reserve(store, settings)
-
+    if not await asyncio.to_thread(_is_packed, path):
+        yield await asyncio.to_thread(_read_list, path)
+        return
     scratch = store.paths.scratch()
-    opening = asyncio.ensure_future(asyncio.to_thread(_open, path, scratch, check))
     try:
-        yield await asyncio.shield(opening)
+        await _inflate(path, scratch, store, workers, settings)
+        yield await asyncio.to_thread(_read_list, scratch)
     finally:
-        left.set()
-        try:
-            await asyncio.wait([opening])
-        finally:
-            await store.drop(scratch)
+        await store.drop(scratch)
 
 
-def _open(path: Path, scratch: Path, check: Callable[[int, int], None]) -> Archive:
-    """:param check: told after each piece the bytes read and written so far; what it raises ends it."""
+def _is_packed(path: Path) -> bool:
     try:
-        if path.is_dir():
-            return DirectoryArchive(path)
-        with path.open("rb") as file:
-            packed = file.read(6)
-        if not _is_packed(packed):
-            return TarArchive(path)
+        # A FIFO would wait for its writer.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            mode = os.fstat(fd).st_mode
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                raise InvalidRequest(f"path: {path}: neither a file nor a directory")
+            return stat.S_ISREG(mode) and source.is_packed(os.pread(fd, source.HEAD, 0))
+        finally:
+            os.close(fd)
     except OSError as error:
         raise InvalidRequest(f"path: {path}: {error.strerror}") from None
+
+
+def _read_list(path: Path) -> Archive:
     try:
-        _unpack(path, scratch, check)
-        return TarArchive(scratch)
+        return DirectoryArchive(path) if path.is_dir() else TarArchive(path)
     except OSError as error:
-        raise disk_error(error, f"unpack {path}") from error
+        raise InvalidRequest(f"path: {path}: {error.strerror}") from None
 
 
-def _is_packed(head: bytes) -> bool:
-    return head.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd"))
-
-
-def _unpack(path: Path, scratch: Path, check: Callable[[int, int], None]) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        packed, written = source.Input(fd), 0
-        with scratch.open("xb") as out:
-            for chunk in source.chunks(packed):
-                out.write(chunk)
-                written += len(chunk)
-                check(packed.received, written)
-    except Refused as error:
-        raise ImageMalformed(f"{path}: {error}") from None
-    finally:
-        os.close(fd)
+async def _inflate(
+    path: Path, scratch: Path, store: Store, workers: UnpackWorkers, settings: Settings
+) -> None:
+    check_reserve(store, settings)
+    with contextlib.ExitStack() as files:
+        try:
+            packed = await asyncio.to_thread(os.open, path, os.O_RDONLY | os.O_CLOEXEC)
+            files.callback(os.close, packed)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            out = await asyncio.to_thread(os.open, scratch, flags, 0o600)
+            files.callback(os.close, out)
+        except OSError as error:
+            raise disk_error(error, f"unpack {path}") from error
+        ratio = settings.unpack.max_ratio
+        async with workers.inflate(packed, out, ratio=ratio, ratio_floor=RATIO_FLOOR) as report:
+            ending = asyncio.ensure_future(report.result(f"unpack {path}"))
+            try:
+                while not (await asyncio.wait([ending], timeout=_WATCH_SECONDS))[0]:
+                    check_reserve(store, settings)
+                await ending
+            finally:
+                ending.cancel()
 
 
 class ArchiveSource:
@@ -140,7 +131,7 @@ class ArchiveSource:
             while offset < member.size:
                 size = min(member.size - offset, _CHUNK)
                 try:
-                    sent = await asyncio.to_thread(os.sendfile, sink, file, member.offset + offset, size)
+                    sent = await _ended(os.sendfile, sink, file, member.offset + offset, size)
                 except BlockingIOError:
                     await _writable(sink)
                     continue
@@ -170,7 +161,7 @@ class ArchiveSource:
         try:
             while offset < member.size:
                 size = min(member.size - offset, _CHUNK)
-                chunk = await asyncio.to_thread(os.pread, file, size, member.offset + offset)
+                chunk = await _ended(os.pread, file, size, member.offset + offset)
                 if not chunk:
                     raise ImageMalformed(f"{member.path}: the archive ends too early")
                 offset += len(chunk)
@@ -187,6 +178,17 @@ class ArchiveSource:
         if member is None:
             raise ImageMalformed(f"blob {descriptor.digest} is missing in the archive")
         return member
+
+
+async def _ended(call: Callable[..., T], *arguments: int) -> T:
+    """Call in a thread; it ends before a cancelled caller goes on and closes descriptors, whose numbers
+    others may have a moment later."""
+    calling = asyncio.ensure_future(asyncio.to_thread(call, *arguments))
+    try:
+        return await asyncio.shield(calling)
+    except asyncio.CancelledError:
+        await asyncio.wait([calling])
+        raise
 
 
 async def _writable(fd: int) -> None:

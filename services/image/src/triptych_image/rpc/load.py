@@ -13,7 +13,7 @@ async def load(app: App, request: image_pb2.LoadRequest) -> image_pb2.LoadRespon
     from triptych_image.offline.load import load as load_archive  # idle daemons do without it
 
     path = absolute(request.path)
-    loaded = await load_archive(app.puller, app.store, app.puller.matcher, path, request.reference)
+    loaded = await load_archive(app.puller, app.store, app.workers, path, request.reference)
     return image_pb2.LoadResponse(
         references=[name for image in loaded for name in image.references],
         image_ids=[image.image_id for image in loaded],

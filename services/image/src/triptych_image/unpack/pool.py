@@ -161,6 +161,24 @@ class UnpackWorkers:
             yield report
 
     @contextlib.asynccontextmanager
+    async def inflate(self, packed: int, out: int, *, ratio: int, ratio_floor: int) -> AsyncIterator[Report]:
+        """Unpack a packed archive into a file; await the report's `result` for its end.
+
+        Leaving the context earlier ends the worker with its next word.
+
+        :param packed: descriptor of the archive, at its beginning.
+        :param ratio: how many times its size it may have, once that exceeds `ratio_floor`; 0 for no limit.
+        """
+        async with self._job(), contextlib.AsyncExitStack() as stack:
+            report, told = _report(stack)
+            limits = {"ratio": ratio, "ratio_floor": ratio_floor}
+            try:
+                self._send({"kind": "inflate", "limits": limits}, [told, packed, out])
+            finally:
+                os.close(told)
+            yield report
+
+    @contextlib.asynccontextmanager
     async def _job(self) -> AsyncIterator[None]:
         self._jobs += 1
         if self._timer is not None:

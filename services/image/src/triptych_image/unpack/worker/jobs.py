@@ -81,6 +81,20 @@ def unpack(request: Request, fds: list[int], tell: Callable[[object], None]) -> 
     }
 
 
+def inflate(request: Request, fds: list[int], tell: Callable[[object], None]) -> dict[str, object]:
+    """Unpack a packed archive of whatever it holds. `fds`: the archive, the file that it goes to."""
+    packed, out = fds
+    confine.confine(None, (), _MEMORY)
+    compressed = source.Input(packed)
+    on_chunk = _progress(tell, compressed, _limits(request))
+    written = 0
+    for chunk in source.chunks(compressed):
+        _write_all(out, chunk)
+        written += len(chunk)
+        on_chunk(written, 0)
+    return {"written": written}
+
+
 def verify(request: Request, fds: list[int], tell: Callable[[object], None]) -> dict[str, object]:
     """Play a layer's tape, compare names and attributes, and hash. `fds`: root directory, tape."""
     root, tape_fd = fds
@@ -158,7 +172,7 @@ def _progress(
         nonlocal due
         if compressed is not None and limits.ratio and total > limits.ratio_floor:
             if total > limits.ratio * compressed.received:
-                raise limit(f"the layer unpacks to more than {limits.ratio} times its size")
+                raise limit(f"it unpacks to more than {limits.ratio} times its size")
         now = time.monotonic()
         if now >= due:
             due = now + _INTERVAL
@@ -178,4 +192,4 @@ def _write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-__all__ = ["export", "forward", "run", "teller", "unpack", "verify"]
+__all__ = ["export", "forward", "inflate", "run", "teller", "unpack", "verify"]

@@ -90,6 +90,8 @@ def _start(request: jobs.Request, fds: list[int], control: socket.socket) -> Non
         fork(fds[0], fds[1:], lambda own, tell: jobs.verify(request, own, tell), control)
     elif kind == "export":
         fork(fds[0], fds[1:], lambda own, tell: jobs.export(request, own, tell), control)
+    elif kind == "inflate":
+        fork(fds[0], fds[1:], lambda own, tell: jobs.inflate(request, own, tell), control)
 
 
 def fork(

@@ -10,6 +10,7 @@ from triptych_image.unpack.worker.limits import ZSTD_WINDOW_MAX
 
 IN_CHUNK = 1 << 17
 OUT_CHUNK = 1 << 18
+HEAD = 6
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _UNSUPPORTED = ((b"BZh", "bzip2"), (b"\xfd7zXZ\x00", "xz"), (b"LZIP", "lzip"), (b"\x04\x22\x4d\x18", "lz4"))
@@ -45,19 +46,28 @@ class Input:
         return chunk
 
 
+def is_packed(head: bytes) -> bool:
+    """Whether the first `HEAD` bytes begin a packed stream, be it one that `chunks` refuses by its name."""
+    return head.startswith((_GZIP, *(magic for magic, _ in _UNSUPPORTED))) or _is_zstd(head)
+
+
+def _is_zstd(head: bytes) -> bool:
+    return head.startswith(_ZSTD) or (head[1:4] == b"\x2a\x4d\x18" and 0x50 <= head[0] <= 0x5F)
+
+
 def chunks(source: Input) -> Iterator[bytes]:
     """Decompress by the first bytes, as both peers do: media types lie.
 
     :raises Refused: for a broken stream and for formats that no image uses.
     """
-    head = source.peek(6)
+    head = source.peek(HEAD)
     if head.startswith(_GZIP):
         return _gunzip(source)
-    if head.startswith(_ZSTD) or (head[1:4] == b"\x2a\x4d\x18" and 0x50 <= head[0] <= 0x5F):
+    if _is_zstd(head):
         return _unzstd(source)
     for magic, name in _UNSUPPORTED:
         if head.startswith(magic):
-            raise malformed(f"layers packed with {name} are not supported")
+            raise malformed(f"packed with {name}, which is not supported; gzip and zstd are")
     return _plain(source)
 
 
