@@ -87,6 +87,8 @@ def test_schema_1_is_refused_by_name(document: Any, served: str) -> None:
         (MANIFEST | {"config": BLOB | {"size": 1 << 63}}, "", "size"),
         (MANIFEST | {"config": BLOB | {"size": "1"}}, "", r"config\.size"),
         (MANIFEST | {"config": BLOB | {"digest": "sha256:x"}}, "", r"config\.digest"),
+        (MANIFEST | {"config": BLOB | {"digest": 5}}, "", r"config\.digest"),
+        (MANIFEST | {"config": BLOB | {"digest": ["sha256:x"]}}, "", r"config\.digest"),
         (MANIFEST | {"layers": [{}]}, "", r"layers\[0\]"),
         (MANIFEST | {"layers": {}}, "", "layers"),
         (MANIFEST | {"layers": [BLOB] * 2001}, "", "2001 layers"),
@@ -125,7 +127,11 @@ json_values = st.recursive(
         st.sampled_from(
             ["schemaVersion", "config", "layers", "manifests", "mediaType", "rootfs", "subject"]
         ),
-        json_values | st.just(2) | st.just(BLOB) | st.just([BLOB]),
+        json_values
+        | st.just(2)
+        | st.builds(lambda digest: BLOB | {"digest": digest}, json_values)
+        | st.just(BLOB)
+        | st.just([BLOB]),
     )
 )
 def test_any_shape_parses_or_is_refused(document: dict[str, Any]) -> None:
@@ -196,12 +202,29 @@ def test_config_as_docker_writes_it() -> None:
         b"[]",
         b'{"rootfs": {"type": "other"}}',
         b'{"rootfs": {"diff_ids": ["x"]}}',
+        b'{"rootfs": {"diff_ids": [5]}}',
+        b'{"rootfs": {"diff_ids": [null]}}',
         b'{"config": {"Env": "x"}}',
     ],
 )
 def test_bad_configs(text: bytes) -> None:
     with pytest.raises(InvalidDocument, match="^image config: "):
         parse_image_config(text)
+
+
+def test_what_is_null_counts_as_missing() -> None:
+    settings = {"User": None, "WorkingDir": None, "Labels": {"a": None, "b": "c"}, "ArgsEscaped": None}
+    text = {"os": None, "config": settings, "history": [{"empty_layer": None}], "rootfs": None}
+    config = parse_image_config(json.dumps(text).encode())
+    assert (config.os, config.settings.user, config.settings.labels) == ("", "", {"b": "c"})
+    manifest = parse(MANIFEST | {"mediaType": None, "annotations": {"a": None}})
+    assert (manifest.media_type, manifest.annotations) == (MediaType.OCI_MANIFEST, {})
+    index = parse(INDEX | {"manifests": [BLOB | {"platform": {"os": "linux", "architecture": None}}]})
+    assert isinstance(index, Index) and index.manifests
+    with pytest.raises(InvalidDocument, match="missing required field `digest`"):
+        parse(MANIFEST | {"config": BLOB | {"digest": None}})
+    with pytest.raises(InvalidDocument, match="got `null`"):
+        parse_image_config(json.dumps(text | {"author": "x" * 300_000}).encode())
 
 
 def test_empty_config_has_settings() -> None:

@@ -1,6 +1,7 @@
 """Descriptors, manifests, indexes and image configs, as msgspec Structs.
 
-Unknown fields are ignored, as the specs demand. Lists and maps that Go programs write as `null` are None.
+Unknown fields are ignored, as the specs demand. Lists and maps that Go programs write as `null` are None;
+what else is null counts as missing.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ ANNOTATION_IMAGE_NAME: Final = "io.containerd.image.name"
 class PlatformSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """The platform of an index entry as it is written; `Platform.of` normalizes it."""
 
-    architecture: str
-    os: str
+    architecture: str = ""
+    os: str = ""
     os_version: str | None = msgspec.field(default=None, name="os.version")
     os_features: tuple[str, ...] | None = msgspec.field(default=None, name="os.features")
     variant: str | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -14,12 +14,15 @@ from triptych_oci.media_types import INDEX_TYPES, MANIFEST_TYPES, SCHEMA1_TYPES,
 MAX_DOCUMENT: Final = 4 << 20
 MAX_LAYERS: Final = 2000
 MAX_ENTRIES: Final = 4000
+_MAX_WITH_NULLS: Final = 256 << 10
 
 T = TypeVar("T")
 
 
 def _decode_hook(kind: type, value: object) -> object:
-    if kind is Digest and isinstance(value, str):
+    if kind is Digest:
+        if not isinstance(value, str):
+            raise ValueError("a digest is a text")
         try:
             return Digest(value)
         except Exception as error:
@@ -117,9 +120,21 @@ def _decode(decoder: msgspec.json.Decoder[T], data: bytes, what: str, limit: int
     if len(data) > limit:
         raise InvalidDocument(f"{what}: {len(data)} bytes, more than the limit of {limit}")
     try:
-        return decoder.decode(data)
+        try:
+            return decoder.decode(data)
+        except msgspec.ValidationError:
+            if b"null" not in data or len(data) > _MAX_WITH_NULLS:
+                raise
+            return decoder.decode(msgspec.json.encode(_without_nulls(msgspec.json.decode(data))))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidDocument(f"{what}: {error}") from None
+
+
+def _without_nulls(value: Any) -> Any:
+    """To Go programs, so to those who write and read images, a field that is null is not there."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 def _has(value: msgspec.Raw) -> bool:
