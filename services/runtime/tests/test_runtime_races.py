@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import os
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -774,41 +775,83 @@ async def test_a_half_made_pod_goes_though_its_network_is_not_given_back(node: N
     assert await stored(node) == ({}, {})
 
 
-async def test_an_exit_that_cannot_be_written_down_is_still_told(
-    node: Node, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await a_pod(node)
-    record = await a_container(node, ContainerPhase.RUNNING)
-    waiting = asyncio.create_task(node.exit_waits.wait(APP, 5))
-    await asyncio.sleep(0)
-
-    async def full(_: object) -> None:
-        raise StoreFailed("database: disk full")
-
-    monkeypatch.setattr(node.database, "save", full)
-    with pytest.raises(StoreFailed):
-        await handle_exit(node, Exit(APP, 3, 9))
-    assert (await waiting).exit_code == 3
-    ended = msgspec.structs.replace(
-        record, phase=ContainerPhase.EXITED, exit_code=3, reason="Error", finished_at=9
-    )
-    assert node.state.containers[APP] == ended
-
-
-@pytest.mark.parametrize("rebooted", [False, True])
-async def test_a_full_disk_does_not_keep_the_daemon_from_getting_ready(
-    node: Node, monkeypatch: pytest.MonkeyPatch, rebooted: bool
-) -> None:
-    await a_pod(node, namespaces={"net": "/x/net", "ipc": "/x/ipc"})  # of which one is pinned
+@contextlib.contextmanager
+def full_disk(node: Node) -> Iterator[None]:
+    """No record can be written meanwhile."""
 
     def full(*_: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(node.database, "_execute", full)
-    monkeypatch.setattr(node.database, "_pay", full)
-    await recovery.reconcile(node, rebooted=rebooted)
-    assert node.state.sandboxes[POD].phase is SandboxPhase.NOT_READY
-    assert await stored(node) == ({POD: "ready"}, {})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(node.database, "_execute", full)
+        patch.setattr(node.database, "_pay", full)
+        yield
+
+
+async def test_an_exit_that_cannot_be_written_down_is_told_and_its_file_kept(node: Node) -> None:
+    await a_pod(node)
+    record = await a_container(node, ContainerPhase.RUNNING)
+    waiting = asyncio.create_task(node.exit_waits.wait(APP, 5))
+    await asyncio.sleep(0)
+    removed: list[str] = []
+    cast(Any, node.exits).remove_file = removed.append
+    with full_disk(node):
+        await handle_exit(node, Exit(APP, 3, 9))
+        assert (await waiting).exit_code == 3
+        await node.flights.settled(f"release {APP}")
+    ended = msgspec.structs.replace(
+        record, phase=ContainerPhase.EXITED, exit_code=3, reason="Error", finished_at=9
+    )
+    assert node.state.containers[APP] == ended
+    assert removed == []
+    assert await stored(node) == ({POD: "ready"}, {APP: "running"})
+    await a_pod(node, id="9" * 64)
+    assert (await stored(node))[1] == {APP: "exited"}
+    await remove_container(node, cri.RemoveContainerRequest(container_id=APP))
+    assert set(removed) == {APP}
+
+
+async def test_a_full_disk_keeps_no_pod_from_its_end(node: Node, steps: Steps) -> None:
+    await a_pod(node)
+    await a_container(node)
+    with full_disk(node):
+        await stop_pod_sandbox(node, cri.StopPodSandboxRequest(pod_sandbox_id=POD))
+        assert node.state.sandboxes[POD].phase is SandboxPhase.NOT_READY
+        assert "network.teardown" in steps.done
+        await remove_container(node, cri.RemoveContainerRequest(container_id=APP))
+        assert "images.remove" in steps.done
+        await remove_pod_sandbox(node, cri.RemovePodSandboxRequest(pod_sandbox_id=POD))
+        assert not node.state.sandboxes
+        with pytest.raises(StoreFailed):
+            await run_pod_sandbox(node, run_request())
+        assert not node.state.sandboxes
+        assert await stored(node) == ({POD: "ready"}, {APP: "created"})
+    made = (await run_pod_sandbox(node, run_request())).pod_sandbox_id
+    assert await stored(node) == ({made: "ready"}, {})
+
+
+async def test_a_start_that_cannot_be_written_down_fails(node: Node, steps: Steps) -> None:
+    """A daemon that died after it would find a start that was cut off, and end the container."""
+    await a_pod(node)
+    await a_container(node)
+    go_on = steps.hold("runtime.start")
+    starting = asyncio.create_task(start_container(node, cri.StartContainerRequest(container_id=APP)))
+    await steps.begun["runtime.start"].wait()
+    with full_disk(node):
+        go_on.set()
+        with pytest.raises(StoreFailed):
+            await starting
+    assert node.state.containers[APP].reason == "StartError"
+    assert "runtime.delete" in steps.done
+
+
+@pytest.mark.parametrize("rebooted", [False, True])
+async def test_a_full_disk_does_not_keep_the_daemon_from_getting_ready(node: Node, rebooted: bool) -> None:
+    await a_pod(node, namespaces={"net": "/x/net", "ipc": "/x/ipc"})  # of which one is pinned
+    with full_disk(node):
+        await recovery.reconcile(node, rebooted=rebooted)
+        assert node.state.sandboxes[POD].phase is SandboxPhase.NOT_READY
+        assert await stored(node) == ({POD: "ready"}, {})
 
 
 async def test_execs_work_while_a_probe_of_their_handler_has_failed(node: Node, tmp_path: Path) -> None:

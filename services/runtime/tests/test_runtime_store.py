@@ -201,3 +201,31 @@ async def test_on_a_full_disk_records_are_read_and_written_when_there_is_room(tm
     snapshot = await database_of(path)
     assert snapshot.boot_id == "this"
     assert [s.id for s in snapshot.sandboxes] == ["1" * 64, "3" * 64]
+
+
+async def test_what_happens_on_a_full_disk_is_written_in_order_when_there_is_room(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    await closed_database(path)
+    database = Database(path)
+    with full_disk():
+        await database.open()
+        assert not await database.note(sandbox("1" * 64, SandboxPhase.NOT_READY))
+        assert not await database.note(sandbox("2" * 64))
+        assert not await database.note(sandbox("1" * 64, SandboxPhase.REMOVING))
+        await database.delete(sandbox("2" * 64))
+    assert await database.note(container("3" * 64, "1" * 64))
+    await database.close()
+    snapshot = await database_of(path)
+    assert [(s.id, s.phase) for s in snapshot.sandboxes] == [("1" * 64, SandboxPhase.REMOVING)]
+    assert [c.id for c in snapshot.containers] == ["3" * 64]
+
+
+async def test_what_is_owed_is_written_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    await closed_database(path)
+    database = Database(path)
+    with full_disk():
+        await database.open()
+        await database.delete(sandbox("1" * 64))
+    await database.close()
+    assert (await database_of(path)).sandboxes == []

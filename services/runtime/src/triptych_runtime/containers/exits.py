@@ -49,12 +49,14 @@ async def handle_exit(node: Node, found: Exit) -> None:
         record = _exited(node, record, found)
         fault("exit.seen")
         try:
-            await node.state.show(record)
+            saved = await node.state.show(record)
         finally:
             _tell(node, record)
     fault("exit.saved")
     lost = found.code is None
-    node.flights.background(f"release {record.id}", lambda: release(node, record, end_monitor=lost))
+    node.flights.background(
+        f"release {record.id}", lambda: release(node, record, end_monitor=lost, keep_exit=not saved)
+    )
 
 
 def _tell(node: Node, record: ContainerRecord) -> None:
@@ -95,12 +97,15 @@ def _oom_killed(node: Node, record: ContainerRecord, code: int, kills: int | Non
     return code == _SIGKILLED and node.paths.monitor(record.id).oom.exists()
 
 
-async def release(node: Node, record: ContainerRecord, *, end_monitor: bool = False) -> None:
+async def release(
+    node: Node, record: ContainerRecord, *, end_monitor: bool = False, keep_exit: bool = False
+) -> None:
     """Give back what an ended container holds of the kernel: stray processes, cgroup, runtime state.
 
     Idempotent. Every step is tried, whatever became of those before.
 
     :param end_monitor: kill the monitor as well, and what it runs: it hangs, or has not come to an end.
+    :param keep_exit: keep the monitor's exit file: what it says is not written down yet.
     :raises TriptychError, OSError: what the first step that failed raised.
     """
     handler = node.handlers.find(record.handler)
@@ -125,7 +130,8 @@ async def release(node: Node, record: ContainerRecord, *, end_monitor: bool = Fa
                 "releasing an ended container failed", extra={"container": record.id, "error": str(error)}
             )
             failure = failure or error
-    node.exits.remove_file(record.id)
+    if not keep_exit:
+        node.exits.remove_file(record.id)
     if failure is not None:
         raise failure
 

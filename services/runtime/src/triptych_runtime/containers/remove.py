@@ -34,7 +34,7 @@ async def _remove(node: Node, record: ContainerRecord) -> None:
             return
         if current.visible:
             current = msgspec.structs.replace(current, phase=ContainerPhase.REMOVING)
-            await node.state.save(current)
+            await node.state.show(current)
         fault("remove_container.marked")
         await discard(node, current)
         fault("remove_container.discarded")

@@ -21,7 +21,6 @@ from triptych_runtime import clock
 from triptych_runtime.containers import watch
 from triptych_runtime.containers.exits import release, undo_start
 from triptych_runtime.containers.remove import discard
-from triptych_runtime.errors import StoreFailed
 from triptych_runtime.lifecycle import each
 from triptych_runtime.model import ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord
 from triptych_runtime.namespaces import InitProcess
@@ -48,7 +47,8 @@ async def reconcile(node: Node, *, rebooted: bool) -> None:
     nothing is alive, and all records say so already.
     """
     if rebooted:
-        await _write_down(node, *node.state.sandboxes.values(), *node.state.containers.values())
+        await each(node.state.show(sandbox) for sandbox in node.state.sandboxes.values())
+        await each(node.state.show(container) for container in node.state.containers.values())
     await node.database.set_meta("boot_id", clock.boot_id())
     await asyncio.to_thread(shutil.rmtree, node.paths.scratch, ignore_errors=True)
     for container in list(node.state.containers.values()):
@@ -66,18 +66,6 @@ async def reconcile(node: Node, *, rebooted: bool) -> None:
     node.flights.background("reconcile", lambda: _run(node, work))
     if not rebooted:
         await _wait(node)
-
-
-async def _write_down(node: Node, *records: SandboxRecord | ContainerRecord) -> None:
-    """Show records as what the kernel says they are, and save them; a full disk keeps nobody from starting.
-
-    What cannot be written is found out again by the next start.
-    """
-    try:
-        await each(node.state.show(record) for record in records)
-    except StoreFailed as error:
-        extra = {"records": len(records), "error": str(error)}
-        log.error("what was found at the start cannot be written down", extra=extra)
 
 
 async def _wait(node: Node) -> None:
@@ -172,7 +160,7 @@ async def _half_started(node: Node, record: ContainerRecord) -> None:
         try:
             await undo_start(node, record)
         finally:
-            await node.state.save(msgspec.structs.replace(record, phase=ContainerPhase.CREATED))
+            await node.state.show(msgspec.structs.replace(record, phase=ContainerPhase.CREATED))
     log.info("undid a half-done start", extra={"container": record.id})
 
 
@@ -195,7 +183,7 @@ async def _remove_sandbox(node: Node, record: SandboxRecord) -> None:
 async def _undo_restore(node: Node, record: SandboxRecord) -> None:
     """A pod whose restore was cut off: its containers would start anew, and not go on."""
     removing = msgspec.structs.replace(record, phase=SandboxPhase.REMOVING)
-    await node.state.save(removing)
+    await node.state.show(removing)
     await _remove_sandbox(node, removing)
 
 
@@ -211,4 +199,4 @@ async def _check(node: Node, record: SandboxRecord) -> None:
         problem = "its init process is gone"
     if problem:
         log.warning("a sandbox is not ready any more", extra={"sandbox": record.id, "problem": problem})
-        await _write_down(node, msgspec.structs.replace(record, phase=SandboxPhase.NOT_READY))
+        await node.state.show(msgspec.structs.replace(record, phase=SandboxPhase.NOT_READY))

@@ -111,7 +111,7 @@ async def _make(
             await _prepare(node, container_id, source / entry.directory)
             response.restored_containers.add(name=entry.name, container_id=container_id)
         fault("restore_pod.prepared")
-        await change(node, sandbox_id, restoring=False)
+        await change(node, sandbox_id, durable=True, restoring=False)
     return response
 
 

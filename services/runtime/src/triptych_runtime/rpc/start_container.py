@@ -106,7 +106,7 @@ async def _launch(node: Node, runtime: OciRuntime, record: ContainerRecord) -> C
             await runtime.start(record.id)
     fault("start_container.started")
     record = msgspec.structs.replace(record, phase=ContainerPhase.RUNNING)
-    await node.state.show(record)
+    await node.state.save(record)
     return record
 
 

@@ -39,7 +39,6 @@ async def lose(node: Node, sandbox_id: str, problem: str) -> None:
     What it still holds is given back when it is stopped.
 
     :param problem: what is gone, for the log.
-    :raises StoreFailed: when it cannot be written down; it is shown and told all the same.
     """
     async with node.locks.hold(sandbox_id):
         current = node.state.sandboxes.get(sandbox_id)

@@ -10,6 +10,7 @@ consistent older state, after which the boot ID has changed and everything count
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import sqlite3
@@ -40,6 +41,11 @@ CREATE TABLE IF NOT EXISTS sandboxes (id TEXT PRIMARY KEY, data BLOB NOT NULL) W
 CREATE TABLE IF NOT EXISTS containers (id TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS quarantine (kind TEXT, id TEXT, data BLOB, problem TEXT);
 """
+_REPLACE = "INSERT OR REPLACE INTO {} VALUES (?, ?)"
+
+
+def _table(record: SandboxRecord | ContainerRecord) -> str:
+    return "sandboxes" if isinstance(record, SandboxRecord) else "containers"
 
 
 @dataclass(slots=True)
@@ -60,14 +66,18 @@ class Snapshot:
 class Database:
     """Rows of records; every method returns when the row is written.
 
-    :raises StoreFailed: out of every method but `set_meta`, when the disk is full or broken.
+    What has happened cannot wait for a disk: `note`, `delete` and `set_meta` keep in memory what cannot be
+    written now, tell of it, and write it before the next record. A daemon that dies before finds an older
+    record, and holds it against the kernel.
+
+    :raises StoreFailed: out of the other methods, when the disk is full or broken.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="database")
         self._connection: sqlite3.Connection | None = None
-        self._owed: dict[str, str] = {}
+        self._owed: dict[tuple[str, str], tuple[str, tuple[object, ...]]] = {}
 
     async def open(self) -> Snapshot:
         """Open (or make) the database and read it.
@@ -77,37 +87,49 @@ class Database:
         return await self._do(self._open)
 
     async def close(self) -> None:
+        with contextlib.suppress(StoreFailed):
+            await self._do(self._pay)
         await self._do(self._close)
         self._thread.shutdown(wait=False)
 
     async def save(self, record: SandboxRecord | ContainerRecord) -> None:
         """Insert or replace a record."""
-        table = "sandboxes" if isinstance(record, SandboxRecord) else "containers"
-        data = encode(record)
-        await self._do(
-            lambda: self._execute(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", (record.id, data))
-        )
+        table, data = _table(record), encode(record)
+        await self._do(lambda: self._execute(_REPLACE.format(table), (record.id, data)))
+
+    async def note(self, record: SandboxRecord | ContainerRecord) -> bool:
+        """Insert or replace the record of what has happened already; whether it is written."""
+        table, data = _table(record), encode(record)
+        return await self._write_or_owe(table, record.id, _REPLACE.format(table), (record.id, data))
 
     async def delete(self, record: SandboxRecord | ContainerRecord) -> None:
-        """Drop a record; a missing one is no error."""
-        table = "sandboxes" if isinstance(record, SandboxRecord) else "containers"
-        await self._do(lambda: self._execute(f"DELETE FROM {table} WHERE id = ?", (record.id,)))
+        """Drop a record of which nothing is left; a missing one is no error."""
+        table = _table(record)
+        await self._write_or_owe(table, record.id, f"DELETE FROM {table} WHERE id = ?", (record.id,))
 
     async def quarantine(self, identities: set[str]) -> None:
         """Put records that cannot be read where they are not looked at any more."""
         await self._do(lambda: self._quarantine(identities))
 
     async def set_meta(self, key: str, value: str) -> None:
-        """Keep a value. One that cannot be written now is told of, and written before the next record."""
+        """Keep a value."""
+        await self._write_or_owe("meta", key, _REPLACE.format("meta"), (key, value))
 
-        def owe() -> None:
-            self._owed[key] = value
+    async def _write_or_owe(
+        self, table: str, identity: str, statement: str, values: tuple[object, ...]
+    ) -> bool:
+        def write() -> None:
+            self._owed.pop((table, identity), None)
+            self._owed[table, identity] = (statement, values)
             self._pay()
 
         try:
-            await self._do(owe)
+            await self._do(write)
         except StoreFailed as error:
-            log.error("a value is kept in memory for now", extra={"key": key, "error": str(error)})
+            extra = {"table": table, "id": identity, "error": str(error)}
+            log.error("a record is kept in memory for now", extra=extra)
+            return False
+        return True
 
     async def get_meta(self, key: str) -> str:
         """The value of a key, "" for none."""
@@ -125,11 +147,11 @@ class Database:
         self._connection.execute(statement, values)
 
     def _pay(self) -> None:
-        """Write the values that could not be written so far."""
+        """Write what could not be written so far, in its order."""
         assert self._connection is not None
-        for key, value in list(self._owed.items()):
-            self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
-            del self._owed[key]
+        for subject, (statement, values) in list(self._owed.items()):
+            self._connection.execute(statement, values)
+            del self._owed[subject]
 
     def _meta(self, key: str) -> str:
         assert self._connection is not None

@@ -1,7 +1,8 @@
 """The state in memory: what lists and statuses read.
 
 Readers see immutable records in plain dictionaries on the event loop, so they never wait for a lock that
-is held over I/O. Writers save the row first and show the record afterwards.
+is held over I/O. Writers save the row first and show the record afterwards, but for what has happened
+already: that is shown, and written down as soon as the disk takes it.
 """
 
 from __future__ import annotations
@@ -38,13 +39,16 @@ class State:
         await self._database.save(record)
         self._show(record)
 
-    async def show(self, record: SandboxRecord | ContainerRecord) -> None:
-        """Show a record at once, then make it durable: for what has happened already, like an exit."""
+    async def show(self, record: SandboxRecord | ContainerRecord) -> bool:
+        """Show a record at once, then write it down: for what has happened or must, like an exit or an end.
+
+        A full disk keeps nobody from ending. Whether it is written.
+        """
         self._show(record)
-        await self._database.save(record)
+        return await self._database.note(record)
 
     async def delete(self, record: SandboxRecord | ContainerRecord) -> None:
-        """Forget a record, on disk first."""
+        """Forget a record of which nothing is left, on disk first."""
         await self._database.delete(record)
         if self._keys.get(record.key) == record.id:
             del self._keys[record.key]
