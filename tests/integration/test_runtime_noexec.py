@@ -27,6 +27,14 @@ def stack(tmp_path_factory: pytest.TempPathFactory, live_image: str) -> Iterator
         yield made
 
 
+def map_users(config: cri.PodSandboxConfig) -> None:
+    """Give the pod a user namespace of its own."""
+    users = config.linux.security_context.namespace_options.userns_options
+    users.mode = cri.POD
+    for mappings in (users.uids, users.gids):
+        mappings.add(container_id=0, host_id=200_000, length=65_536)
+
+
 @pytest.mark.parametrize("mapped", [False, True], ids=["plain", "mapped"])
 @pytest.mark.parametrize("handler", ["crun", "runc"])
 def test_environment_values_of_any_bytes(stack: Stack, live_image: str, handler: str, mapped: bool) -> None:
@@ -36,9 +44,7 @@ def test_environment_values_of_any_bytes(stack: Stack, live_image: str, handler:
         options = config.linux.security_context.namespace_options
         options.pid = cri.POD
         if mapped:
-            options.userns_options.mode = cri.POD
-            for mappings in (options.userns_options.uids, options.userns_options.gids):
-                mappings.add(container_id=0, host_id=200_000, length=65_536)
+            map_users(config)
         pod = driver.run(config)
         app = driver.config("app")
         app.envs.add(key="BYTES", value=b"\xff\xfe")
@@ -49,3 +55,20 @@ def test_environment_values_of_any_bytes(stack: Stack, live_image: str, handler:
         driver.clear()
     mounts = Path("/proc/self/mounts").read_text()
     assert f"{stack.state}/runtime/containers" not in mounts
+
+
+@pytest.mark.parametrize("handler", ["crun", "runc"])
+def test_a_read_only_root_in_a_user_namespace(stack: Stack, live_image: str, handler: str) -> None:
+    with stack.runtime() as stub:
+        driver = Driver(stub, live_image, handler)
+        config = pod_config("fixed")
+        map_users(config)
+        pod = driver.run(config)
+        app = driver.config("app")
+        app.linux.security_context.namespace_options.CopyFrom(config.linux.security_context.namespace_options)
+        app.linux.security_context.readonly_rootfs = True
+        container = driver.launch(pod, app)
+        for path in ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf"):
+            flags = driver.output(container, "sh", "-c", f"grep ' {path} ' /proc/mounts").split()[3].split(",")
+            assert {"ro", "nosuid", "nodev", "noexec"} <= set(flags), (path, flags)
+        driver.clear()

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -285,6 +287,26 @@ def test_idmapped_mounts(case: Case) -> None:
     assert made.idmapped == [IdmappedMount(case.root, target, Path("/ns/user"))]
     assert made.entries[-1]["source"] == str(target)
     assert "uidMappings" not in made.entries[-1]
+
+
+def test_a_user_namespace_keeps_the_flags_of_the_mount_below(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def statvfs(path: str) -> SimpleNamespace:
+        asked.append(path)
+        return SimpleNamespace(f_flag=os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC)
+
+    monkeypatch.setattr(os, "statvfs", statvfs)
+    case.add("/x", host_path=f"{case.root}/none/such", readonly=True)
+    case.add("/y", mount_options=["exec"])
+    assert case.by_path()["/x"]["options"] == ["rbind", "rprivate", "ro"]
+    user_pod(case)
+    found = case.by_path()
+    assert found["/x"]["options"] == ["rbind", "rprivate", "ro", "nosuid", "nodev", "noexec"]
+    assert found["/y"]["options"] == ["rbind", "rprivate", "rw", "nosuid", "nodev", "exec"]
+    assert set(asked) == {str(case.root)}
 
 
 def test_idmaps_that_an_old_runtime_cannot_do(case: Case) -> None:

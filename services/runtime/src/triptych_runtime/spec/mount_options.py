@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Final
 
@@ -27,6 +28,7 @@ _FAMILY: Final = {option: family for family in _FAMILIES for option in family}
 # Every OCI runtime of the last years knows these, told or not.
 _UNIVERSAL: Final = frozenset(("noexec", "exec", "nosuid", "suid", "nodev", "dev"))
 ALLOWED: Final = frozenset(_FAMILY)
+_LOCKED: Final = ((os.ST_NOSUID, "nosuid"), (os.ST_NODEV, "nodev"), (os.ST_NOEXEC, "noexec"))
 
 
 def check(options: Iterable[str], where: str, known: frozenset[str]) -> None:
@@ -54,3 +56,15 @@ def merge(base: list[str], options: Iterable[str]) -> list[str]:
     wanted = list(dict.fromkeys(options))
     families = {_FAMILY[option] for option in wanted}
     return [option for option in base if _FAMILY.get(option) not in families] + wanted
+
+
+def of_mount(path: str) -> list[str]:
+    """The flags of the mount that a host path lies on, or would, which a user namespace may not clear.
+
+    Who binds it there has to repeat them (mount_namespaces(7)): OCI runtimes fail otherwise when they make it
+    read-only, or lose the flags.
+    """
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    flags = os.statvfs(path).f_flag
+    return [name for flag, name in _LOCKED if flags & flag]

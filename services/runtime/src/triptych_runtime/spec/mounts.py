@@ -215,7 +215,8 @@ def _add(
     propagation = _propagation(bind, result, find_mount)
     readonly = mount.readonly or bind.image
     access = "rro" if mount.recursive_read_only else "ro" if readonly else "rw"
-    options = mount_options.merge(["rbind", propagation, access], mount.mount_options)
+    locked = mount_options.of_mount(source) if sandbox.user_namespace is not None else []
+    options = mount_options.merge(["rbind", propagation, access, *locked], mount.mount_options)
     if mount.selinux_relabel and mount_label and not bind.image:
         result.relabels.append(Relabel(Path(source), mount_label))
     entry = default_mounts.entry(bind.destination, "bind", source, options)
