@@ -65,10 +65,11 @@ def test_a_read_only_root_in_a_user_namespace(stack: Stack, live_image: str, han
         map_users(config)
         pod = driver.run(config)
         app = driver.config("app")
-        app.linux.security_context.namespace_options.CopyFrom(config.linux.security_context.namespace_options)
-        app.linux.security_context.readonly_rootfs = True
+        context = app.linux.security_context
+        context.namespace_options.CopyFrom(config.linux.security_context.namespace_options)
+        context.readonly_rootfs = True
         container = driver.launch(pod, app)
         for path in ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf"):
-            flags = driver.output(container, "sh", "-c", f"grep ' {path} ' /proc/mounts").split()[3].split(",")
-            assert {"ro", "nosuid", "nodev", "noexec"} <= set(flags), (path, flags)
+            line = driver.output(container, "sh", "-c", f"grep ' {path} ' /proc/mounts")
+            assert {"ro", "nosuid", "nodev", "noexec"} <= set(line.split()[3].split(",")), line
         driver.clear()

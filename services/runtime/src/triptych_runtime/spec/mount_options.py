@@ -61,8 +61,8 @@ def merge(base: list[str], options: Iterable[str]) -> list[str]:
 def of_mount(path: str) -> list[str]:
     """The flags of the mount that a host path lies on, or would, which a user namespace may not clear.
 
-    Who binds it there has to repeat them (mount_namespaces(7)): OCI runtimes fail otherwise when they make it
-    read-only, or lose the flags.
+    Who binds it there has to repeat them (mount_namespaces(7)): otherwise OCI runtimes fail when they make
+    it read-only, or lose the flags.
     """
     while not os.path.exists(path):
         path = os.path.dirname(path)
