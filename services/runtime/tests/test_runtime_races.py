@@ -698,6 +698,27 @@ async def test_the_grace_of_a_stop_counts_from_its_signal(node: Node, steps: Ste
     assert not node.graces
 
 
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_shorter_grace_is_heard_at_any_moment(node: Node, turns: int) -> None:
+    """Also one that comes when the first stop is about to wait."""
+    await a_pod(node)
+    await a_container(node, ContainerPhase.RUNNING)
+
+    def ended(container_id: str, number: int) -> None:
+        if number == 9:
+            on_exit(node, Exit(container_id, 137, 5))
+
+    cast(Any, node.exits).on_signal = ended
+    async with asyncio.timeout(30):
+        first = asyncio.create_task(
+            stop_container(node, cri.StopContainerRequest(container_id=APP, timeout=600))
+        )
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await stop_container(node, cri.StopContainerRequest(container_id=APP))
+        await first
+
+
 async def test_a_start_that_does_not_come_to_its_end(node: Node, steps: Steps) -> None:
     await a_pod(node)
     await a_container(node)

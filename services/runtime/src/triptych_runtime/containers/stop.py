@@ -54,20 +54,13 @@ async def _stop(node: Node, record: ContainerRecord) -> None:
 
 async def _exited_in_time(node: Node, record: ContainerRecord) -> bool:
     """Wait for the exit until the grace is over, which later calls may shorten."""
+    exits, changes = node.exit_waits.expecting, node.stop_changes.expecting
     while not _ended(node, record):
-        left = node.graces[record.id].left()
-        if left <= 0:
-            return False
-        waits = [
-            asyncio.ensure_future(node.exit_waits.wait(record.id, None)),
-            asyncio.ensure_future(node.stop_changes.wait(record.id, None)),
-        ]
-        try:
-            await asyncio.wait(waits, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+        with exits(record.id) as exited, changes(record.id) as changed:
+            left = node.graces[record.id].left()
+            if left <= 0:
+                return False
+            await asyncio.wait((exited, changed), timeout=left, return_when=asyncio.FIRST_COMPLETED)
     return True
 
 

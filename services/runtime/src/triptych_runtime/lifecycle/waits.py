@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -19,11 +21,17 @@ class Waits(Generic[T]):
 
         :raises TimeoutError: when it does not come in time.
         """
+        with self.expecting(identity) as future:
+            async with asyncio.timeout(seconds):
+                return await future
+
+    @contextlib.contextmanager
+    def expecting(self, identity: str) -> Iterator[asyncio.Future[T]]:
+        """The next `notify` of `identity`, none of which is missed from now on."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(identity, set()).add(future)
         try:
-            async with asyncio.timeout(seconds):
-                return await future
+            yield future
         finally:
             waiting = self._waiting.get(identity)
             if waiting is not None:
