@@ -21,7 +21,14 @@ from triptych_oci.errors import (
     NoMatchingPlatform,
     UnsupportedDocument,
 )
-from triptych_oci.media_types import Compression, MediaType, compression_of, is_layer, sniff_compression
+from triptych_oci.media_types import (
+    Compression,
+    MediaType,
+    compression_of,
+    is_layer,
+    oci_layer,
+    sniff_compression,
+)
 from triptych_oci.parsing import (
     MAX_DOCUMENT,
     check_layer_count,
@@ -66,6 +73,7 @@ __all__ = [
     "encode",
     "host_platform",
     "is_layer",
+    "oci_layer",
     "parse_descriptor",
     "parse_image_config",
     "parse_manifest",

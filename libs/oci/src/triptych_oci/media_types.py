@@ -71,6 +71,13 @@ _LAYERS: Final = {
     MediaType.DOCKER_FOREIGN_LAYER.value: Compression.UNKNOWN,
     MediaType.DOCKER_FOREIGN_LAYER_GZIP.value: Compression.GZIP,
 }
+_OCI_LAYERS: Final = {
+    MediaType.DOCKER_LAYER.value: MediaType.OCI_LAYER.value,
+    MediaType.DOCKER_LAYER_GZIP.value: MediaType.OCI_LAYER_GZIP.value,
+    MediaType.DOCKER_LAYER_ZSTD.value: MediaType.OCI_LAYER_ZSTD.value,
+    MediaType.DOCKER_FOREIGN_LAYER.value: MediaType.OCI_FOREIGN_LAYER.value,
+    MediaType.DOCKER_FOREIGN_LAYER_GZIP.value: MediaType.OCI_FOREIGN_LAYER_GZIP.value,
+}
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 
@@ -83,6 +90,14 @@ def plain(media_type: str) -> str:
 def is_layer(media_type: str) -> bool:
     """Whether it names a root filesystem layer (a tar), packed or not."""
     return media_type in _LAYERS
+
+
+def oci_layer(media_type: str) -> str:
+    """What an OCI manifest calls a layer that Docker's calls `media_type`; other types stay.
+
+    containers/image took no manifest that mixes the two for years.
+    """
+    return _OCI_LAYERS.get(media_type, media_type)
 
 
 def compression_of(media_type: str) -> Compression:

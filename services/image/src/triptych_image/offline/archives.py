@@ -6,14 +6,15 @@ import asyncio
 import contextlib
 import os
 import stat
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from triptych_oci import Descriptor, Digest
 
 from triptych_image.errors import ImageMalformed, InvalidRequest, LayerMismatch
 from triptych_image.offline.members import Archive, DirectoryArchive, Member, TarArchive
+from triptych_image.offline.threads import in_thread
 from triptych_image.pull.reserve import check_reserve
 from triptych_image.registry import SinkClosed
 from triptych_image.settings import Settings
@@ -21,8 +22,6 @@ from triptych_image.store import Store, disk_error
 from triptych_image.unpack.pool import UnpackWorkers
 from triptych_image.unpack.worker import source
 from triptych_image.unpack.worker.limits import RATIO_FLOOR
-
-T = TypeVar("T")
 
 _DOCUMENT_MAX = 8 << 20
 _CHUNK = 1 << 20
@@ -131,7 +130,7 @@ class ArchiveSource:
             while offset < member.size:
                 size = min(member.size - offset, _CHUNK)
                 try:
-                    sent = await _ended(os.sendfile, sink, file, member.offset + offset, size)
+                    sent = await in_thread(os.sendfile, sink, file, member.offset + offset, size)
                 except BlockingIOError:
                     await _writable(sink)
                     continue
@@ -161,7 +160,7 @@ class ArchiveSource:
         try:
             while offset < member.size:
                 size = min(member.size - offset, _CHUNK)
-                chunk = await _ended(os.pread, file, size, member.offset + offset)
+                chunk = await in_thread(os.pread, file, size, member.offset + offset)
                 if not chunk:
                     raise ImageMalformed(f"{member.path}: the archive ends too early")
                 offset += len(chunk)
@@ -178,17 +177,6 @@ class ArchiveSource:
         if member is None:
             raise ImageMalformed(f"blob {descriptor.digest} is missing in the archive")
         return member
-
-
-async def _ended(call: Callable[..., T], *arguments: int) -> T:
-    """Call in a thread; it ends before a cancelled caller goes on and closes descriptors, whose numbers
-    others may have a moment later."""
-    calling = asyncio.ensure_future(asyncio.to_thread(call, *arguments))
-    try:
-        return await asyncio.shield(calling)
-    except asyncio.CancelledError:
-        await asyncio.wait([calling])
-        raise
 
 
 async def _writable(fd: int) -> None:

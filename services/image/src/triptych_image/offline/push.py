@@ -15,6 +15,7 @@ import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 from triptych_errors import TriptychError
 from triptych_oci import (
     Descriptor,
@@ -23,11 +24,12 @@ from triptych_oci import (
     MediaType,
     Reference,
     encode,
+    oci_layer,
     parse_image_config,
     parse_manifest,
 )
 
-from triptych_image.errors import NotReproducible
+from triptych_image.errors import ImageNotFound, NotReproducible
 from triptych_image.registry import Credentials, RegistryClient, Repository
 from triptych_image.store import ImageKind, ImageRecord, Store, layer_key
 from triptych_image.unpack.pool import UnpackWorkers
@@ -57,7 +59,7 @@ class Pusher:
         assert isinstance(manifest, Manifest)
         async with contextlib.AsyncExitStack() as stack:
             target = await stack.enter_async_context(self._registry.repository(destination, credentials))
-            origin = await self._origin(stack, image, destination)
+            origin = await self._origin(stack, image, destination, credentials)
             if image.kind is ImageKind.ARTIFACT:
                 await self._push_artifact(target, image, manifest)
                 return await target.push_manifest(raw, _kind(manifest), destination.tag)
@@ -67,14 +69,20 @@ class Pusher:
             return await target.push_manifest(raw, _kind(changed), destination.tag)
 
     async def _origin(
-        self, stack: contextlib.AsyncExitStack, image: ImageRecord, destination: Reference
+        self,
+        stack: contextlib.AsyncExitStack,
+        image: ImageRecord,
+        destination: Reference,
+        credentials: Credentials | None,
     ) -> Repository | None:
+        """Where the image was pulled from; within one registry the request's credentials are for both."""
         if not image.source:
             return None
         source = Reference.parse(image.source)
         if source.name == destination.name:
             return None
-        return await stack.enter_async_context(self._registry.repository(source))
+        own = credentials if source.domain == destination.domain else None
+        return await stack.enter_async_context(self._registry.repository(source, own))
 
     async def _push_image(
         self, target: Repository, origin: Repository | None, image: ImageRecord, manifest: Manifest
@@ -89,7 +97,8 @@ class Pusher:
             return manifest
         media = MediaType.OCI_MANIFEST.value
         described = Descriptor(MediaType.OCI_CONFIG.value, image.config, len(config))
-        return Manifest(2, described, media, tuple(layers), annotations=manifest.annotations)
+        renamed = [msgspec.structs.replace(item, media_type=oci_layer(item.media_type)) for item in layers]
+        return Manifest(2, described, media, tuple(renamed), annotations=manifest.annotations)
 
     async def _push_layer(
         self, target: Repository, origin: Repository | None, layer: Descriptor, diff_id: Digest
@@ -117,7 +126,9 @@ class Pusher:
     async def _push_anew(self, target: Repository, diff_id: Digest) -> Descriptor:
         """Pack a layer from what is unpacked."""
         key = layer_key(diff_id)
-        record = self._store.snapshot.layers[key]
+        record = self._store.snapshot.layers.get(key)
+        if record is None:
+            raise ImageNotFound(f"layer {diff_id} was removed meanwhile")
         if not record.complete:
             raise NotReproducible(
                 f"layer {diff_id} replaced files that it holds itself, so it cannot be pushed"

@@ -16,6 +16,9 @@ async def push(app: App, request: image_pb2.PushRequest) -> image_pb2.PushRespon
 
     image = app.need(request.image)
     destination = Reference.parse(request.destination or request.image)
+    if not request.destination and destination.canonical not in app.store.snapshot.names:
+        # "sha256:abc..." is a name too, of a repository on Docker Hub.
+        raise InvalidRequest(f"destination: {request.image!r} is an image ID; name where to push it")
     if destination.digest is not None:
         raise InvalidRequest("destination: a registry computes digests itself; name a tag")
     credentials = Credentials.from_cri(request.auth) if request.HasField("auth") else None
