@@ -52,6 +52,18 @@ def test_old_results() -> None:
     assert ips({"ip6": {"ip": "fd00::3/64"}}) == ["fd00::3"]
 
 
+def test_null_is_as_good_as_nothing_said() -> None:
+    """Plugins that are not written with the reference library say it, which reads it so."""
+    eth0 = {"name": "eth0", "mac": None, "sandbox": "/run/ns"}
+    address = {"address": "10.1.0.2/24", "gateway": None, "interface": 0}
+    result = {"cniVersion": "1.0.0", "interfaces": [eth0], "ips": [address], "routes": None, "dns": None}
+    assert ips(result) == ["10.1.0.2"]
+    assert ips({"cniVersion": None, "interfaces": None, "ips": [{"address": "10.1.0.2/24"}]}) == ["10.1.0.2"]
+    assert ips({"ip4": {"ip": "10.1.0.3/24", "routes": None}, "ip6": None, "dns": {"search": None}}) == [
+        "10.1.0.3"
+    ]
+
+
 def test_a_result_given_on_to_an_older_version() -> None:
     newest = {
         "cniVersion": "1.1.0",

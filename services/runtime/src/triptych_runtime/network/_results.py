@@ -90,7 +90,8 @@ def parse(result: dict[str, Any], network: str) -> CniResult:
 
     :raises ResultInvalid: naming what is wrong with it.
     """
-    version = result.get("cniVersion") or ""
+    result = _without_nulls(result)
+    version = result.get("cniVersion", "")
     try:
         if version not in ("", *_versions.SUPPORTED):
             raise ValueError(f"cniVersion {version!r} is not known")
@@ -108,6 +109,15 @@ def parse(result: dict[str, Any], network: str) -> CniResult:
         raise ResultInvalid(f"network {network!r}: result: {error}") from None
     parsed.cni_version = _versions.LATEST
     return parsed
+
+
+def _without_nulls(value: Any) -> Any:
+    """JSON as Go reads it, and so the reference library: null is as good as nothing said."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(entry) for key, entry in value.items() if entry is not None}
+    if isinstance(value, list):
+        return [_without_nulls(entry) for entry in value]
+    return value
 
 
 def _modern(legacy: _LegacyResult) -> CniResult:
