@@ -85,6 +85,17 @@ class StopTimeout(DeadlineExceeded):
     """A process did not end after SIGKILL."""
 
 
+class PluginConflict(FailedPrecondition):
+    """Two NRI plugins want the same of one container."""
+
+    def __init__(self, first: str, second: str, what: str) -> None:
+        super().__init__(f'plugins "{first}" and "{second}" both tried to set {what}')
+
+
+class AdjustmentRefused(FailedPrecondition):
+    """What an NRI plugin wants of a container cannot be done."""
+
+
 class ServiceDown(Unavailable):
     """Another daemon of triptych does not answer."""
 
@@ -96,6 +107,7 @@ class ServiceDown(Unavailable):
 
 
 __all__ = [
+    "AdjustmentRefused",
     "AmbiguousId",
     "CalledOff",
     "ContainerNotFound",
@@ -107,6 +119,7 @@ __all__ = [
     "MonitorTimeout",
     "NameInUse",
     "OperationTimeout",
+    "PluginConflict",
     "RuntimeFailed",
     "SandboxNotFound",
     "SandboxNotReady",

@@ -78,7 +78,7 @@ def build_container_spec(
         made.relabels += [Relabel(file.path, labels.mount) for file in files if labels.mount]
     return ContainerSpec(
         document=document,
-        user=_user_of(running),
+        user=ResolvedUser.of_process(running),
         stop_signal=signal,
         mounts=tuple(config.mounts),
         directories=tuple(made.directories),
@@ -86,6 +86,7 @@ def build_container_spec(
         relabels=tuple(made.relabels),
         idmapped=tuple(made.idmapped),
         files=tuple(files),
+        raw_environment=tuple(raw),
     )
 
 
@@ -191,8 +192,3 @@ def _labels(
     options = context.selinux_options if context.HasField("selinux_options") else None
     pod = selinux.Labels(sandbox.process_label, sandbox.mount_label)
     return selinux.container_labels(options, pod, selinux.contexts()) if pod.process else pod
-
-
-def _user_of(running: Document) -> ResolvedUser:
-    user = running["user"]
-    return ResolvedUser(user["uid"], user["gid"], tuple(user["additionalGids"]))

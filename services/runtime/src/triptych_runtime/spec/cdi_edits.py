@@ -10,9 +10,11 @@ from typing import Any
 import msgspec
 from triptych_errors import FailedPrecondition, NotFound
 
+from triptych_runtime.spec import default_mounts
 from triptych_runtime.spec.cdi import CdiMount, ContainerEdits, DeviceNode, Hook, IntelRdt
 from triptych_runtime.spec.devices import Device, read_device
 from triptych_runtime.spec.inputs import Document
+from triptych_runtime.spec.mounts import bind_options, place
 from triptych_runtime.spec.process import merge_text
 
 
@@ -72,17 +74,10 @@ def _device(node: DeviceNode) -> Device:
 
 
 def _add_mount(document: Document, mount: CdiMount) -> None:
-    kind, options = mount.type or "bind", list(mount.options)
-    if kind == "bind" and not {"bind", "rbind"} & set(options):
-        options.insert(0, "rbind")
-    entry = {
-        "destination": mount.container_path,
-        "type": kind,
-        "source": mount.host_path,
-        "options": options,
-    }
-    kept = [m for m in document["mounts"] if m["destination"] != mount.container_path]
-    document["mounts"] = sorted([*kept, entry], key=lambda m: m["destination"].count("/"))
+    kind = mount.type or "bind"
+    options = bind_options(kind, mount.options)
+    entry = default_mounts.entry(mount.container_path, kind, mount.host_path, options)
+    document["mounts"] = place(document["mounts"], entry)
 
 
 def _hook(hook: Hook) -> dict[str, Any]:

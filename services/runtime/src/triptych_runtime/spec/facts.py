@@ -16,6 +16,7 @@ import msgspec
 from triptych_errors import Internal
 
 from triptych_runtime.spec.capabilities import names_of_mask
+from triptych_runtime.spec.newer_fields import NewerField, ignored, ignored_as_told
 
 DEFAULT_SECCOMP: Final = Path("/usr/share/containers/seccomp.json")
 
@@ -104,6 +105,7 @@ class HandlerFeatures:
     :ivar idmap_mounts: whether it makes arbitrary idmapped mounts itself; where not, the daemon makes them
         (`ContainerSpec.idmapped`).
     :ivar mount_options: the options it knows, empty when it does not tell.
+    :ivar ignored: fields of newer documents that it would ignore.
     """
 
     name: str = ""
@@ -115,6 +117,7 @@ class HandlerFeatures:
     apparmor: bool = True
     selinux: bool = True
     mount_options: frozenset[str] = field(default_factory=frozenset)
+    ignored: frozenset[NewerField] = frozenset()
 
     @property
     def copies_output(self) -> bool:
@@ -140,6 +143,7 @@ class HandlerFeatures:
                 seccomp="+SECCOMP" in text,
                 apparmor="+APPARMOR" in text,
                 selinux="+SELINUX" in text,
+                ignored=ignored(name, version),
             )
         if name == "runc":
             return cls(
@@ -148,6 +152,7 @@ class HandlerFeatures:
                 recursive_read_only=version >= (1, 1),
                 idmap_mounts=version >= (1, 2),
                 seccomp="libseccomp" in text,
+                ignored=ignored(name, version),
             )
         return cls(name=name, version=version)
 
@@ -164,6 +169,11 @@ class HandlerFeatures:
         base = cls.of_version(version_text)
         options = frozenset(told.mount_options or ())
         linux = told.linux or _LinuxFeatures()
+        parts = {
+            "intelRdt": linux.intel_rdt,
+            "netDevices": linux.net_devices,
+            "memoryPolicy": linux.memory_policy,
+        }
         idmap = _enabled(linux.mount_extensions.get("idmap"))
         return cls(
             name=base.name,
@@ -175,6 +185,7 @@ class HandlerFeatures:
             apparmor=_enabled(linux.apparmor),
             selinux=_enabled(linux.selinux),
             mount_options=options,
+            ignored=ignored_as_told(parts, base.ignored),
         )
 
 
@@ -183,6 +194,9 @@ class _LinuxFeatures(msgspec.Struct, frozen=True, rename="camel"):
     seccomp: dict[str, Any] | None = None
     apparmor: dict[str, Any] | None = None
     selinux: dict[str, Any] | None = None
+    intel_rdt: dict[str, Any] | None = None
+    net_devices: dict[str, Any] | None = None
+    memory_policy: dict[str, Any] | None = None
     mount_extensions: dict[str, Any] = {}
 
 

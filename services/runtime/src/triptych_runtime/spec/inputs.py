@@ -130,6 +130,12 @@ class ResolvedUser:
     gid: int
     groups: tuple[int, ...] = ()
 
+    @classmethod
+    def of_process(cls, process: Document) -> ResolvedUser:
+        """The user of a process document."""
+        user = process["user"]
+        return cls(user["uid"], user["gid"], tuple(user["additionalGids"]))
+
     def message(self) -> api_pb2.ContainerUser:
         """As ContainerStatus reports it."""
         user = api_pb2.LinuxContainerUser(uid=self.uid, gid=self.gid, supplemental_groups=self.groups)
@@ -202,6 +208,7 @@ class ContainerSpec:
 
     :ivar document: config.json; write it with `encode`.
     :ivar mounts: ContainerStatus.mounts, as peers report them: those of the request, host paths as given.
+    :ivar raw_environment: variables that the document cannot carry, in the program among `files`.
     """
 
     document: Document
@@ -213,3 +220,4 @@ class ContainerSpec:
     relabels: tuple[Relabel, ...] = ()
     idmapped: tuple[IdmappedMount, ...] = ()
     files: tuple[BundleFile, ...] = ()
+    raw_environment: tuple[bytes, ...] = ()

@@ -76,6 +76,14 @@ def install(document: Document, entries: Sequence[bytes], bundle: Path, machine:
     return BundleFile(path, content, 0o555)
 
 
+def uninstall(document: Document) -> None:
+    """Take back what `install` did to the document."""
+    document["mounts"][:] = [m for m in document["mounts"] if m["destination"] not in _DESTINATIONS]
+    process = document["process"]
+    if process["args"][0] in _DESTINATIONS:
+        process["args"] = process["args"][1:]
+
+
 def wrap_exec(running: Sequence[str], command: Sequence[str]) -> list[str]:
     """The arguments of an exec in a container whose command is `running`."""
     return [running[0], *command] if running[0] in _DESTINATIONS else list(command)

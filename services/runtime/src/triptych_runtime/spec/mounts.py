@@ -7,7 +7,7 @@ import posixpath
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from runtime.v1 import api_pb2
 from triptych_errors import FailedPrecondition, InvalidArgument
@@ -23,6 +23,17 @@ from triptych_runtime.spec.inputs import (
     SandboxContext,
 )
 from triptych_runtime.spec.namespaces import id_mappings
+
+_PROPAGATION: Final = {
+    api_pb2.PROPAGATION_PRIVATE: "rprivate",
+    api_pb2.PROPAGATION_HOST_TO_CONTAINER: "rslave",
+    api_pb2.PROPAGATION_BIDIRECTIONAL: "rshared",
+}
+# What the mount below the host path must be, by the start of its optional fields (proc_pid_mountinfo(5)).
+_NEEDED: Final = {
+    "rshared": (("shared:",), "a shared mount"),
+    "rslave": (("shared:", "master:"), "a shared or slave mount"),
+}
 
 
 @dataclass(slots=True)
@@ -212,7 +223,9 @@ def _add(
     mount, source = bind.mount, bind.source
     if not (bind.image or bind.volume) and not os.path.exists(source):
         result.directories.append(Path(source))
-    propagation = _propagation(bind, result, find_mount)
+    propagation = _PROPAGATION.get(mount.propagation, "rprivate")
+    where = f"mounts: {mount.container_path}"
+    result.rootfs_propagation = propagate(propagation, result.rootfs_propagation, where, source, find_mount)
     readonly = mount.readonly or bind.image
     access = "rro" if mount.recursive_read_only else "ro" if readonly else "rw"
     locked = mount_options.of_mount(source) if sandbox.user_namespace is not None else []
@@ -254,23 +267,32 @@ def _same_mapping(mount: api_pb2.Mount, pod: api_pb2.UserNamespace) -> bool:
     return list(mount.uidMappings) == list(pod.uids) and list(mount.gidMappings) == list(pod.gids)
 
 
-def _propagation(bind: _Bind, result: Mounts, find_mount: Callable[[str], MountEntry]) -> str:
-    mode = bind.mount.propagation
-    if mode == api_pb2.PROPAGATION_BIDIRECTIONAL:
-        _need(bind, find_mount, ("shared:",), "a shared mount")
-        result.rootfs_propagation = "rshared"
-        return "rshared"
-    if mode == api_pb2.PROPAGATION_HOST_TO_CONTAINER:
-        _need(bind, find_mount, ("shared:", "master:"), "a shared or slave mount")
-        result.rootfs_propagation = result.rootfs_propagation or "rslave"
-        return "rslave"
-    return "rprivate"
+def propagate(
+    option: str, rootfs: str, where: str, source: str, find_mount: Callable[[str], MountEntry] = mount_of
+) -> str:
+    """`linux.rootfsPropagation` for a bind mount with this option, where it was `rootfs` before.
 
-
-def _need(bind: _Bind, find_mount: Callable[[str], MountEntry], tags: tuple[str, ...], what: str) -> None:
-    entry = find_mount(bind.source)
+    :param where: what an error begins with. :param source: the host path that is mounted.
+    :raises FailedPrecondition: when the mount that `source` lies on does not propagate.
+    """
+    if option not in _NEEDED:
+        return rootfs
+    tags, what = _NEEDED[option]
+    entry = find_mount(source)
     if not any(tag.startswith(tags) for tag in entry.optional):
         raise FailedPrecondition(
-            f"mounts: {bind.mount.container_path}: host path {bind.source} is mounted on "
-            f"{entry.mount_point}, which is not {what}"
+            f"{where}: host path {source} is mounted on {entry.mount_point}, which is not {what}"
         )
+    return "rshared" if option == "rshared" else rootfs or "rslave"
+
+
+def place(entries: Iterable[dict[str, Any]], entry: dict[str, Any]) -> list[dict[str, Any]]:
+    """`entries` with `entry` in place of the one on its destination, fewer path components first."""
+    kept = [other for other in entries if other["destination"] != entry["destination"]]
+    return sorted([*kept, entry], key=lambda m: m["destination"].count("/"))
+
+
+def bind_options(kind: str, options: Iterable[str]) -> list[str]:
+    """The options of a mount of type `kind`; a bind mount has one that says so."""
+    given = list(options)
+    return ["rbind", *given] if kind == "bind" and not {"bind", "rbind"} & set(given) else given
