@@ -187,6 +187,8 @@ class FakeImages(api_pb2_grpc.ImageServiceServicer, image_pb2_grpc.ImageAdminSer
 
     def Verify(self, request: Any, context: Any) -> Iterator[image_pb2.VerifyResult]:
         yield image_pb2.VerifyResult(image_id=DIGEST, object=DIGEST, ok=True)
+        if "odd" in request.images:
+            yield image_pb2.VerifyResult(image_id=DIGEST, object=LAYER, ok=True, problem="not proved")
         if "damaged" in request.images:
             yield image_pb2.VerifyResult(image_id=DIGEST, object=LAYER, problem="3 bytes differ")
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
+import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +100,51 @@ def test_load_from_a_file_and_from_stdin(
     assert "does not exist" in node.run("image", "load", str(tmp_path / "none")).err
 
 
+def test_save_writes_into_what_is_no_file_and_replaces_nothing(node: Any, tmp_path: Path) -> None:
+    fifo, directory = tmp_path / "fifo", tmp_path / "d"
+    directory.mkdir()
+    os.mkfifo(fifo)
+    found: list[bytes] = []
+    reader = threading.Thread(target=lambda: found.append(fifo.read_bytes()))
+    reader.start()
+    try:
+        assert node.run("image", "save", "-f", str(fifo), "a:1").status == 0
+    finally:
+        reader.join()
+    assert found == [b"archive of a:1"]
+    assert fifo.is_fifo()
+    done = node.run("image", "save", "-f", str(directory), "a:1")
+    assert done.status == 1 and "is a directory" in done.err
+    before = os.stat("/dev/null")
+    assert node.run("image", "save", "-f", "/dev/null", "a:1").status == 0
+    assert os.stat("/dev/null").st_mode == before.st_mode
+
+
+def test_load_from_a_pipe_by_its_name(node: Any) -> None:
+    """As of `triptych image load <(curl ...)`."""
+    read, write = os.pipe()
+    os.write(write, b"substituted")
+    os.close(write)
+    try:
+        assert node.run("image", "load", f"/dev/fd/{read}").status == 0
+    finally:
+        os.close(read)
+    assert node.images.requests[-1][1] == b"substituted"
+
+
+def test_what_a_killed_command_left_goes_with_the_next(node: Any, exchange: Path) -> None:
+    for name in ("left", "used"):
+        (exchange / f"triptych-{name}").mkdir(parents=True)
+        (exchange / f"triptych-{name}/archive.tar").write_bytes(b"x")
+    used = os.open(exchange / "triptych-used", os.O_RDONLY)
+    try:
+        fcntl.flock(used, fcntl.LOCK_EX)
+        assert node.run("image", "save", "a:1").out == "archive of a:1"
+    finally:
+        os.close(used)
+    assert [path.name for path in exchange.iterdir()] == ["triptych-used"]
+
+
 def test_rm_names_what_is_not_there(node: Any) -> None:
     done = node.run("image", "rm", "registry.test/app:v1", "registry.test/none:v1")
     assert done.status == 1
@@ -133,6 +181,9 @@ def test_verify_fails_on_damage(node: Any) -> None:
     done = node.run("image", "verify", "-q", "damaged")
     assert done.status == 1
     assert "DAMAGED: 3 bytes differ" in done.out and "2 checked, 1 damaged" in done.out
+    done = node.run("image", "verify", "odd")
+    assert done.status == 0
+    assert [line.split(maxsplit=2)[2] for line in done.out.splitlines()[:2]] == ["whole", "not proved"]
 
 
 def test_errors_are_sentences_with_hints(node: Any) -> None:

@@ -7,6 +7,7 @@ only, so what it saves goes through a directory there and is moved to its place 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import sys
@@ -23,6 +24,7 @@ from triptych_cli.options import output_option, pass_context
 
 EXCHANGE = Path("/var/lib/triptych/exchange")
 """Below here both the daemon and this command may write."""
+_PREFIX = "triptych-"
 
 
 @click.command()
@@ -48,22 +50,23 @@ def load(context: Context, file: str, name: str) -> None:
 
 @contextlib.contextmanager
 def _readable(file: str) -> Iterator[Path]:
-    """A path of what is to be loaded, as the daemon sees it."""
-    if file != "-":
-        path = Path(file).resolve()
-        if not path.exists():
-            raise CliError(f"{file} does not exist")
-        yield path
+    """A path of what is to be loaded, as the daemon sees it; what is no file is read into one first."""
+    path = Path(file)
+    if file != "-" and not path.exists():
+        raise CliError(f"{file} does not exist")
+    if file != "-" and (path.is_file() or path.is_dir()):
+        yield path.resolve()
         return
-    if sys.stdin.isatty():
+    if file == "-" and sys.stdin.isatty():
         raise CliError(
             "standard input is a terminal", hint="triptych image load FILE, or pipe an archive in"
         )
     with _exchange(Path(tempfile.gettempdir())) as directory:
-        path = directory / "archive.tar"
-        with path.open("wb") as target:
-            shutil.copyfileobj(sys.stdin.buffer, target, 1 << 20)
-        yield path
+        copy = directory / "archive.tar"
+        with contextlib.ExitStack() as stack:
+            source = sys.stdin.buffer if file == "-" else stack.enter_context(path.open("rb"))
+            shutil.copyfileobj(source, stack.enter_context(copy.open("wb")), 1 << 20)
+        yield copy
 
 
 @click.command()
@@ -78,29 +81,59 @@ def save(context: Context, images: tuple[str, ...], target: str) -> None:
 
     if target == "-" and sys.stdout.isatty():
         raise CliError("standard output is a terminal", hint="-f FILE, or pipe it somewhere")
-    final = None if target == "-" else Path(target).resolve()
-    if final is not None and not final.parent.is_dir():
-        raise CliError(f"{final.parent} is not a directory")
+    final = _file_to_make(target)
     with _exchange(final.parent if final else Path(tempfile.gettempdir())) as directory:
         made = directory / "archive.tar"
         with channel(context, DaemonName.IMAGE) as opened:
             request = image_pb2.SaveRequest(images=images, path=str(made))
             answer = image_pb2_grpc.ImageAdminServiceStub(opened).Save(request)
         if final is None:
-            with made.open("rb") as source:
-                shutil.copyfileobj(source, sys.stdout.buffer, 1 << 20)
+            with contextlib.ExitStack() as stack:
+                source = stack.enter_context(made.open("rb"))
+                sink = sys.stdout.buffer if target == "-" else stack.enter_context(Path(target).open("wb"))
+                shutil.copyfileobj(source, sink, 1 << 20)
         else:
             made.chmod(0o600)
             shutil.move(made, final)
             click.echo(f"{final}: {render.size(answer.bytes)}")
 
 
+def _file_to_make(target: str) -> Path | None:
+    """The file that a save is moved to; None for what is written into: standard output, a pipe, a device."""
+    path = Path(target)
+    if target == "-" or (path.exists() and not path.is_file() and not path.is_dir()):
+        return None
+    if path.is_dir():
+        raise CliError(f"{path} is a directory")
+    final = path.resolve()
+    if not final.parent.is_dir():
+        raise CliError(f"{final.parent} is not a directory")
+    return final
+
+
 @contextlib.contextmanager
 def _exchange(otherwise: Path) -> Iterator[Path]:
-    """A directory for one archive, removed at the end."""
-    parent = otherwise
-    if os.access(EXCHANGE.parent, os.W_OK):
-        EXCHANGE.mkdir(mode=0o700, exist_ok=True)
-        parent = EXCHANGE
-    with tempfile.TemporaryDirectory(prefix="triptych-", dir=parent) as directory:
+    """A directory for one archive, removed at the end, or by the next command if this one is killed."""
+    with contextlib.ExitStack() as stack:
+        if not os.access(EXCHANGE.parent, os.W_OK):
+            directory = stack.enter_context(tempfile.TemporaryDirectory(prefix=_PREFIX, dir=otherwise))
+        else:
+            EXCHANGE.mkdir(mode=0o700, exist_ok=True)
+            with _locked(EXCHANGE, fcntl.LOCK_EX):
+                for left in EXCHANGE.glob(f"{_PREFIX}*"):
+                    with contextlib.suppress(OSError), _locked(left, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                        shutil.rmtree(left)
+                directory = stack.enter_context(tempfile.TemporaryDirectory(prefix=_PREFIX, dir=EXCHANGE))
+                stack.enter_context(_locked(Path(directory), fcntl.LOCK_EX))
         yield Path(directory)
+
+
+@contextlib.contextmanager
+def _locked(directory: Path, how: int) -> Iterator[None]:
+    """:raises OSError: when somebody else has the lock, and `how` does not wait."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, how)
+        yield
+    finally:
+        os.close(fd)

@@ -29,7 +29,7 @@ def verify(context: Context, images: tuple[str, ...], quiet: bool) -> int:
                 found = {"image": result.image_id, "object": result.object, "problem": result.problem}
                 wrong.append(found)
             if not context.json and not (quiet and result.ok):
-                word = "whole" if result.ok else f"DAMAGED: {result.problem}"
+                word = (result.problem or "whole") if result.ok else f"DAMAGED: {result.problem}"
                 click.echo(f"{render.short(result.image_id)} {result.object} {word}")
     if context.json:
         render.as_json({"checked": checked, "damaged": wrong})
