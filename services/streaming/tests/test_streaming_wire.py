@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import struct
 from collections.abc import AsyncIterator
@@ -86,6 +87,38 @@ async def test_a_client_that_is_read_is_not_probed(monkeypatch: pytest.MonkeyPat
         for _ in range(10):
             await asyncio.sleep(0)
         assert probes == before
+
+
+def read_all(client: socket.socket) -> int:
+    """Bytes up to the end."""
+    total = 0
+    while size := len(client.recv(1 << 16)):
+        total += size
+    return total
+
+
+async def test_a_client_that_reads_late_gets_all() -> None:
+    async with connected() as (wire, client):
+        wire.listen(lambda data: None, lambda: None)
+        sent = 0
+        while not wire.congested:
+            wire.write([bytes(65536)])
+            sent += 65536
+        closing = asyncio.ensure_future(wire.close(0.01, patience=math.inf))
+        client.sendall(b"a ping: what waits would be lost if nobody were there to read it")
+        await asyncio.wait((closing,), timeout=0.3)  # many times what it gets to close
+        assert await asyncio.to_thread(read_all, client) == sent
+        client.close()
+        await closing
+
+
+async def test_a_client_that_reads_nothing_at_the_end_is_cut_off_at_last() -> None:
+    async with connected() as (wire, _):
+        wire.listen(lambda data: None, lambda: None)
+        while not wire.congested:
+            wire.write([bytes(65536)])
+        await wire.close(0.01, patience=0.05)
+        assert not wire.unread
 
 
 async def test_a_slow_client_that_reads_does_not_lag() -> None:

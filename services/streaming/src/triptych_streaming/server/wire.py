@@ -196,11 +196,16 @@ class Wire(asyncio.BufferedProtocol):
             self._transport.abort()
 
     async def close(
-        self, seconds: float, confirmed: Callable[[memoryview], bool] = lambda data: False
+        self,
+        seconds: float,
+        confirmed: Callable[[memoryview], bool] = lambda data: False,
+        *,
+        patience: float = 0,
     ) -> None:
         """Send what waits, then let the client close; after `seconds` it is cut off.
 
         :param confirmed: whether bytes of the client say that it waits for this side to close.
+        :param patience: seconds that a client which does not take what waits for it may pause.
 
         What the client still sends is read and dropped: to close over unread bytes would reset the
         connection, and the client could lose the last output and its exit code.
@@ -217,8 +222,7 @@ class Wire(asyncio.BufferedProtocol):
             if transport.can_write_eof() and not transport.is_closing():
                 transport.write_eof()
             if not (self.lost or confirmed(memoryview(b""))):
-                async with asyncio.timeout(seconds):
-                    await closed.wait()
+                await self._until_closed(closed, seconds, patience)
             transport.close()
             async with asyncio.timeout(seconds):
                 await asyncio.shield(self._gone)
@@ -227,3 +231,21 @@ class Wire(asyncio.BufferedProtocol):
         except asyncio.CancelledError:
             self.abort()
             raise
+
+    async def _until_closed(self, closed: asyncio.Event, seconds: float, patience: float) -> None:
+        """Wait for the client to close, longer than `seconds` while it has not taken everything.
+
+        :raises TimeoutError: it has, and did not close; or it took nothing for `patience`.
+        """
+        unread, since = self.unread, self._loop.time()
+        while True:
+            try:
+                async with asyncio.timeout(seconds):
+                    await closed.wait()
+                return
+            except TimeoutError:
+                left, now = self.unread, self._loop.time()
+                if left < unread:
+                    unread, since = left, now
+                elif not left or now - since >= patience:
+                    raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -216,7 +217,9 @@ class RemoteSession:
         self._stop_pumps()
         self._protocol.finish(outcome)
         self._flush()
-        await self._wire.close(_CLOSE_SECONDS, self._protocol.confirmed)
+        # The process is gone, and its last output may lie in the kernel still: a client in no hurry gets it.
+        patience = self._limits.idle or math.inf
+        await self._wire.close(_CLOSE_SECONDS, self._protocol.confirmed, patience=patience)
         return outcome
 
     # From the process to the client
