@@ -103,6 +103,19 @@ async def test_what_is_committed_survives(store: Store) -> None:
     await again.close()
 
 
+async def test_blobs_that_images_share_are_counted_once(store: Store) -> None:
+    key = await add_layer(store, "one")
+    one = await add_image(store, b"1", key)
+    two = await add_image(store, b"2", key)
+    assert (one.blob_bytes, two.blob_bytes) == (8192, 8192)
+    assert store.snapshot.layer_bytes == 4096 + 3 * 4096
+    again = await reopened(store)
+    assert again.snapshot.layer_bytes == 4096 + 3 * 4096
+    await again.remove_images([one.id])
+    assert again.snapshot.layer_bytes == 4096 + 2 * 4096
+    await again.close()
+
+
 async def test_removal_takes_what_nobody_else_has(store: Store) -> None:
     shared, own = await add_layer(store, "shared"), await add_layer(store, "own")
     one = await add_image(store, b"1", shared, own, name="host/x:1", manifest=b"m1")

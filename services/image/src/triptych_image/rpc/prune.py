@@ -33,7 +33,9 @@ async def prune(app: App, request: image_pb2.PruneRequest) -> image_pb2.PruneRes
 
 def _would_free(app: App, removed: set[str]) -> int:
     snapshot = app.store.snapshot
-    kept = {key for image in snapshot.images.values() if image.id not in removed for key in image.layers}
+    staying = [image for image in snapshot.images.values() if image.id not in removed]
+    kept = {key for image in staying for key in image.layers}
     kept |= {key for rootfs in snapshot.rootfs.values() for key in rootfs.layers}
     layers = sum(layer.size for key, layer in snapshot.layers.items() if key not in kept)
-    return layers + sum(snapshot.images[key].blob_bytes for key in removed)
+    blobs = {digest for image in staying for digest in image.blobs}
+    return layers + sum(size for digest, size in snapshot.blob_sizes.items() if digest not in blobs)

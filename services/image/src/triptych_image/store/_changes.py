@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from triptych_oci import Digest
+
 from triptych_image.store.records import ImageRecord, LayerRecord, NameRecord, RootfsRecord, Snapshot
 
 
@@ -14,13 +16,19 @@ def complete(
     names: Mapping[str, NameRecord],
     layers: Mapping[str, LayerRecord],
     rootfs: Mapping[str, RootfsRecord],
+    sizes: Mapping[Digest, int],
 ) -> Snapshot:
-    """A snapshot with everything derived filled in."""
+    """A snapshot with everything derived filled in.
+
+    :param sizes: bytes on disk of the images' blobs, and maybe of others.
+    """
     tags: defaultdict[str, list[str]] = defaultdict(list)
     digests: defaultdict[str, list[str]] = defaultdict(list)
     for reference in sorted(names):
         kind = digests if "@" in reference else tags
         kind[names[reference].image_id].append(reference)
+    used = {digest for image in images.values() for digest in image.blobs}
+    blob_sizes = {digest: sizes[digest] for digest in used}
     return Snapshot(
         images=images,
         names=names,
@@ -28,23 +36,33 @@ def complete(
         rootfs=rootfs,
         tags={key: tuple(value) for key, value in tags.items()},
         digests={key: tuple(value) for key, value in digests.items()},
-        layer_bytes=sum(layer.size for layer in layers.values())
-        + sum(image.blob_bytes for image in images.values()),
+        blob_sizes=blob_sizes,
+        layer_bytes=sum(layer.size for layer in layers.values()) + sum(blob_sizes.values()),
         layer_inodes=sum(layer.inodes for layer in layers.values()),
     )
 
 
 def with_layers(old: Snapshot, layers: Iterable[LayerRecord]) -> Snapshot:
     """With layers added or replaced."""
-    return complete(old.images, old.names, {**old.layers, **{x.key: x for x in layers}}, old.rootfs)
+    added = {layer.key: layer for layer in layers}
+    return complete(old.images, old.names, {**old.layers, **added}, old.rootfs, old.blob_sizes)
 
 
-def with_image(old: Snapshot, image: ImageRecord, names: Iterable[NameRecord]) -> Snapshot:
-    """With an image and names added or replaced; its layers are durable from now on."""
+def with_image(
+    old: Snapshot, image: ImageRecord, names: Iterable[NameRecord], sizes: Mapping[Digest, int]
+) -> Snapshot:
+    """With an image and names added or replaced; its layers are durable from now on.
+
+    :param sizes: bytes on disk of its blobs.
+    """
     own = set(image.layers)
     layers = {k: replace(v, boot="") if k in own and v.boot else v for k, v in old.layers.items()}
     return complete(
-        {**old.images, image.id: image}, {**old.names, **{n.reference: n for n in names}}, layers, old.rootfs
+        {**old.images, image.id: image},
+        {**old.names, **{n.reference: n for n in names}},
+        layers,
+        old.rootfs,
+        {**old.blob_sizes, **sizes},
     )
 
 
@@ -55,6 +73,7 @@ def without_images(old: Snapshot, images: set[str], layers: set[str]) -> Snapsho
         {key: value for key, value in old.names.items() if value.image_id not in images},
         {key: value for key, value in old.layers.items() if key not in layers},
         old.rootfs,
+        old.blob_sizes,
     )
 
 

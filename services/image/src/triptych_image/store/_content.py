@@ -16,7 +16,7 @@ from triptych_image.faults import point
 from triptych_image.store import _changes, _recovery, _rows
 from triptych_image.store._core import Core
 from triptych_image.store._database import transaction
-from triptych_image.store._disk import disk_error
+from triptych_image.store._disk import disk_error, size_on_disk
 from triptych_image.store._trash import discard
 from triptych_image.store.holds import Hold
 from triptych_image.store.records import LayerRecord
@@ -105,10 +105,7 @@ class Content(Core):
 
     def blob_size(self, digest: Digest) -> int:
         """Bytes on disk of a blob, 0 when it is not there."""
-        try:
-            return self.paths.blob(digest).stat().st_size + 4095 & -4096
-        except FileNotFoundError:
-            return 0
+        return size_on_disk(self.paths.blob(digest))
 
     async def collect(self, *, all_unused: bool = False) -> tuple[int, int]:
         """Remove finished layers that nobody has and nobody is going to have.

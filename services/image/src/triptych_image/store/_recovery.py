@@ -16,6 +16,7 @@ from triptych_image.faults import point
 from triptych_image.store import _rows
 from triptych_image.store._changes import complete
 from triptych_image.store._database import transaction
+from triptych_image.store._disk import size_on_disk
 from triptych_image.store._trash import discard
 from triptych_image.store.paths import Paths
 from triptych_image.store.records import RootfsKind, Snapshot
@@ -42,11 +43,13 @@ def recover(connection: sqlite3.Connection, paths: Paths, boot: str, keep_second
             if row[0] < oldest:
                 connection.execute("DELETE FROM layers WHERE key=?", (key,))
     point("recover-rows")
+    images = _rows.read_images(connection)
     snapshot = complete(
-        _rows.read_images(connection),
+        images,
         _rows.read_names(connection),
         _rows.read_layers(connection),
         _rows.read_rootfs(connection),
+        {digest: size_on_disk(paths.blob(digest)) for image in images.values() for digest in image.blobs},
     )
     discard_strays(paths, snapshot, oldest)
     point("recover-files")

@@ -122,7 +122,8 @@ class Snapshot:
 
     :ivar tags: by image ID, references with a tag, sorted.
     :ivar digests: by image ID, references with a digest, sorted.
-    :ivar layer_bytes: bytes on disk of all layers and blobs.
+    :ivar blob_sizes: bytes on disk of blobs that images have.
+    :ivar layer_bytes: bytes on disk of all layers and blobs, each once.
     """
 
     images: Mapping[str, ImageRecord] = field(default_factory=dict)
@@ -131,6 +132,7 @@ class Snapshot:
     rootfs: Mapping[str, RootfsRecord] = field(default_factory=dict)
     tags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     digests: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    blob_sizes: Mapping[Digest, int] = field(default_factory=dict)
     layer_bytes: int = 0
     layer_inodes: int = 0
 

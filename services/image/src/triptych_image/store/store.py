@@ -14,6 +14,8 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
+from triptych_oci import Digest
+
 from triptych_image.errors import ImageNotFound
 from triptych_image.faults import point
 from triptych_image.store import _changes, _rows
@@ -67,27 +69,31 @@ class Store(Content, Writable):
             after = self.snapshot
             with transaction(connection, durable=True):
                 for commit in commits:
-                    image = self._with_what_was(after, commit.image)
+                    image, sizes = self._with_what_was(after, commit.image)
                     _rows.insert_image(connection, image)
                     keys = [(key,) for key in image.layers]
                     connection.executemany("UPDATE layers SET boot='' WHERE key=? AND boot!=''", keys)
                     for name in commit.names:
                         _rows.insert_name(connection, name)
-                    after = _changes.with_image(after, image, commit.names)
+                    after = _changes.with_image(after, image, commit.names, sizes)
                 point("commit-in-transaction")
             self.snapshot = after
             point("commit-after-row")
 
         await self._database.run(work)
 
-    def _with_what_was(self, snapshot: Snapshot, image: ImageRecord) -> ImageRecord:
-        """In the database's thread: until then a removal may take an older one and its blobs away."""
-        old = snapshot.images.get(image.id)
-        if old is None:
-            return image
+    def _with_what_was(
+        self, snapshot: Snapshot, image: ImageRecord
+    ) -> tuple[ImageRecord, dict[Digest, int]]:
+        """In the database's thread: until then a removal may take an older one and its blobs away.
+
+        :returns: the image, and the bytes on disk of its blobs.
+        """
+        old = snapshot.images.get(image.id, image)
         blobs = tuple(sorted({*image.blobs, *old.blobs}))
-        size = sum(map(self.blob_size, blobs))
-        return replace(image, blobs=blobs, blob_bytes=size, created_at=old.created_at)
+        sizes = {digest: self.blob_size(digest) for digest in blobs}
+        size = sum(sizes.values())
+        return replace(image, blobs=blobs, blob_bytes=size, created_at=old.created_at), sizes
 
     async def add_names(self, names: Sequence[NameRecord]) -> None:
         """Give an image more names.
@@ -103,7 +109,7 @@ class Store(Content, Writable):
                 for name in names:
                     _rows.insert_name(connection, name)
             image = self.snapshot.images[names[0].image_id]
-            self.snapshot = _changes.with_image(self.snapshot, image, names)
+            self.snapshot = _changes.with_image(self.snapshot, image, names, {})
 
         await self._database.run(work)
 
