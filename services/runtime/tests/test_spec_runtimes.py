@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nri.v1alpha1 import nri_pb2
 from runtime.v1 import api_pb2
 from triptych_dev.patience import PATIENCE
 from triptych_linux import mounts
 from triptych_oci import ContainerConfig
+from triptych_runtime.nri.adjust import adjust_spec
 from triptych_runtime.spec import (
     ContainerInputs,
     ContainerSpec,
@@ -55,6 +57,7 @@ class Box:
     namespaces: NamespacePaths = field(default_factory=NamespacePaths)
     more: dict[str, Any] = field(default_factory=dict)
     context: dict[str, Any] = field(default_factory=dict)
+    adjustment: nri_pb2.ContainerAdjustment = field(default_factory=nri_pb2.ContainerAdjustment)
 
     @property
     def security(self) -> api_pb2.LinuxContainerSecurityContext:
@@ -75,7 +78,8 @@ class Box:
         context = SandboxContext(
             sandbox_id="pod", config=self.sandbox, namespaces=self.namespaces, **self.context
         )
-        return build_container_spec(self.host, self.handler, context, inputs)
+        spec = build_container_spec(self.host, self.handler, context, inputs)
+        return adjust_spec(spec, self.adjustment, self.host, self.handler, ())
 
     def prepare(self) -> ContainerSpec:
         spec = self.build()
@@ -341,6 +345,36 @@ def test_cdi_device(box: Box) -> None:
     assert out.splitlines()[:3] == ["yes", "dev", "/cdi/config.json"]
     assert "Read-only" in out
     assert "4321" in out.splitlines()[-1].split()
+
+
+def test_adjusted_by_plugins_of_the_node(box: Box) -> None:
+    box.config.envs.add(key="RAW", value=b"\xff")
+    box.config.envs.add(key="GONE", value=b"\xfe")
+    wanted = box.adjustment
+    wanted.env.add(key="-GONE")
+    wanted.env.add(key="NEW", value="new")
+    wanted.mounts.add(destination="/data/below", type="tmpfs", source="tmpfs", options=["size=64k"])
+    wanted.mounts.add(destination="/data", source=str(box.root / "rootfs/etc"), options=["rbind", "ro"])
+    wanted.mounts.add(destination="-/dev/mqueue")
+    wanted.rlimits.add(type="RLIMIT_NOFILE", hard=99, soft=77)
+    wanted.linux.devices.add(path="/dev/mine", type="c", major=1, minor=3).file_mode.value = 0o600
+    wanted.linux.namespaces.add(type="uts")
+    wanted.linux.sysctl["kernel.domainname"] = "adjusted"
+    wanted.linux.oom_score_adj.value = 700
+    wanted.linux.resources.pids.limit = 41
+    (box.root / "rootfs/etc/below").mkdir()
+    hook = wanted.hooks.create_runtime.add(path="/bin/sh")
+    hook.args[:] = ["sh", "-c", f"cat >/dev/null; echo ran >{box.root}/hook"]
+    out = box.run(
+        "ulimit -n; cat /proc/sys/kernel/domainname /proc/self/oom_score_adj; stat -c %a /dev/mine; "
+        "echo x >/dev/mine && echo written; ls -d /dev/mqueue; mount | grep -c /data; head -1 /data/passwd; "
+        "cat /proc/self/environ"
+    )
+    lines, environment = out.splitlines()[:-1], out.splitlines()[-1].split("\0")
+    assert lines == ["77", "adjusted", "700", "600", "written", "2", "root:x:0:0::/root:/bin/sh"]
+    assert {"RAW=\udcff", "NEW=new"} <= {*environment}
+    assert "GONE" not in out
+    assert (box.root / "hook").read_text() == "ran\n"
 
 
 def test_the_pods_files_and_shm(box: Box) -> None:

@@ -43,7 +43,8 @@ def adjust(
 def _add(
     made: Adjusting, mount: nri_pb2.Mount, destination: str, find_mount: Callable[[str], MountEntry]
 ) -> None:
-    options = bind_options(mount.type, (option for option in mount.options if option != _RELABEL))
+    kind = mount.type or "bind"
+    options = bind_options(kind, (option for option in mount.options if option != _RELABEL))
     propagation = [option for option in options if option in _PROPAGATION]
     if propagation and not {"bind", "rbind"}.isdisjoint(options):
         rootfs = propagate(
@@ -58,5 +59,5 @@ def _add(
     label = made.linux.get("mountLabel")
     if _RELABEL in mount.options and label:
         made.relabels.append(Relabel(Path(mount.source), label))
-    added = entry(destination, mount.type, mount.source, options)
+    added = entry(destination, kind, mount.source, options)
     made.document["mounts"] = place(made.document["mounts"], added)

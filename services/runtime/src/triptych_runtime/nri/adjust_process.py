@@ -62,7 +62,7 @@ def _hook(hook: nri_pb2.Hook, field: str) -> dict[str, Any]:
         entry["args"] = list(hook.args)
     if hook.env:
         entry["env"] = list(hook.env)
-    if hook.HasField("timeout"):
+    if hook.timeout.value > 0:
         entry["timeout"] = hook.timeout.value
     return entry
 
