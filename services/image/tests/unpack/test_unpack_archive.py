@@ -73,6 +73,25 @@ def test_pax_records_win_over_the_header(tar: Callable[[], Any]) -> None:
     assert entry.xattrs == {b"user.a": b"v\0\n=v"}
 
 
+def test_of_several_names_the_one_that_go_takes(tar: Callable[[], Any]) -> None:
+    """A scanner that reads the layer with archive/tar must see what is unpacked."""
+    writer = tar().pax({b"path": b"pax", b"linkpath": b"pax", b"mtime": b"7"})
+    writer.header(b"L", kind=b"L", size=4).body(b"gnu\0").header(b"K", kind=b"K", size=4).body(b"gnu\0")
+    writer.symlink(b"header", b"header")
+    writer.pax({b"path": b"first", b"uid": b"5"}).pax({b"path": b"second"}).file(b"header")
+    writer.header(b"L", kind=b"L", size=1).body(b"\0").file(b"header")
+    (one, _), (two, _), (three, _) = read(writer.end())
+    assert (one.name, one.link, one.mtime_ns) == (b"gnu", b"gnu", 7 * 10**9)
+    assert (two.name, two.uid) == (b"second", 0)
+    assert three.name == b"header"
+
+
+@pytest.mark.parametrize(("kind", "expected"), [(b"\0", b"5"), (b"0", b"0"), (b"7", b"0")])
+def test_directories_of_old_writers(kind: bytes, expected: bytes, tar: Callable[[], Any]) -> None:
+    writer = tar().header(b"d/", kind=kind).pax({b"path": b"long/"}).header(b"short", kind=kind)
+    assert [entry.kind for entry, _ in read(writer.end())] == [expected, expected]
+
+
 def test_a_global_header_is_left_out(tar: Callable[[], Any]) -> None:
     data = tar().pax({b"path": b"evil"}, kind=b"g").file(b"a").end()
     assert [entry.name for entry, _ in read(data)] == [b"a"]

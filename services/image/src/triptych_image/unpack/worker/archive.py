@@ -118,14 +118,14 @@ class Archive:
         :raises Refused: for whatever is wrong with the archive.
         """
         pax: list[tuple[bytes, bytes]] = []
-        long_name = long_link = None
+        long_name = long_link = b""
         while True:
             if self._padding:
                 self._need(self._padding)
                 self._padding = 0
             block = self._take(BLOCK)
             if len(block) < BLOCK:
-                if block or pax or long_name is not None:
+                if block or pax or long_name:
                     raise malformed("the archive ends too early")
                 return
             if block == ZERO_BLOCK:
@@ -136,18 +136,18 @@ class Archive:
             if kind in b"xLKg":
                 data = self._extension(entry)
                 if kind == b"x":
-                    pax += header.parse_pax(data)
+                    pax = header.parse_pax(data)
                 elif kind == b"L":
                     long_name = data.rstrip(b"\0")
                 elif kind == b"K":
                     long_link = data.rstrip(b"\0")
                 continue
-            if long_name is not None:
-                entry.name = long_name
-            if long_link is not None:
-                entry.link = long_link
-            self._finish(entry, pax, block)
-            pax, long_name, long_link = [], None, None
+            sparse = header.apply_pax(entry, pax) if pax else {}
+            # Of several names of one entry all readers must take the same: these, as Go's archive/tar.
+            entry.name = long_name or entry.name
+            entry.link = long_link or entry.link
+            self._finish(entry, sparse, block)
+            pax, long_name, long_link = [], b"", b""
             yield entry
         self._trailer(pax, long_name)
 
@@ -167,10 +167,10 @@ class Archive:
         self._padding = -entry.size % BLOCK
         return data
 
-    def _finish(self, entry: Entry, pax: list[tuple[bytes, bytes]], block: bytes) -> None:
+    def _finish(self, entry: Entry, sparse: dict[bytes, bytes], block: bytes) -> None:
         self._extended = 0
-        sparse = header.apply_pax(entry, pax) if pax else None
         header.check_ids(entry)
+        header.settle_kind(entry)
         if entry.kind in _HEADER_ONLY and entry.kind != b"0":
             # As Go's archive/tar: the size of these is a lie of old writers, nothing follows.
             entry.size = 0
@@ -243,9 +243,9 @@ class Archive:
             raise malformed(f"{show(entry.name)}: the map of a sparse file does not fit its size")
         entry.segments = [span for span in spans if span[1]]
 
-    def _trailer(self, pax: list[tuple[bytes, bytes]], long_name: bytes | None) -> None:
+    def _trailer(self, pax: list[tuple[bytes, bytes]], long_name: bytes) -> None:
         """Whatever follows the end mark belongs to the diffID; writers pad to 10 KiB, some to more."""
-        if pax or long_name is not None:
+        if pax or long_name:
             raise malformed("the archive ends behind an extended header")
         read = 0
         while data := self._take(1 << 16):

@@ -46,7 +46,7 @@ class Entry:
 
 
 def parse(block: bytes) -> Entry:
-    """Parse a header block without what extended headers say.
+    """Parse a header block without what extended headers say; `kind` is the flag as it stands there.
 
     :raises Refused: for a wrong checksum or a field that is no number.
     """
@@ -70,8 +70,6 @@ def parse(block: bytes) -> Entry:
         # GNU archives ("ustar  ") keep times and sparse maps where POSIX has the prefix.
         if magic[5:6] == b"\0" and fields[14][0]:
             entry.name = _text(fields[14]) + b"/" + entry.name
-    if entry.kind in b"\x007":
-        entry.kind = b"5" if entry.name.endswith(b"/") else b"0"
     return entry
 
 
@@ -111,6 +109,14 @@ def check_ids(entry: Entry) -> None:
         raise malformed(f"owner {entry.uid}:{entry.gid} is out of range")
     if entry.size < 0:
         raise malformed("a tar header has a negative size")
+
+
+def settle_kind(entry: Entry) -> None:
+    """Old writers know files alone, and mark a directory by how its name ends, wherever that stands."""
+    if entry.kind == b"\0":
+        entry.kind = b"5" if entry.name.endswith(b"/") else b"0"
+    elif entry.kind == b"7":
+        entry.kind = b"0"
 
 
 def parse_pax(data: bytes) -> list[tuple[bytes, bytes]]:
