@@ -305,17 +305,80 @@ async def test_calls_under_way_and_later_ones_end_with_the_connection(who: str) 
         assert ended == ["handler"] * 3
 
 
-async def test_a_handler_may_close_its_own_peer() -> None:
+@pytest.mark.parametrize("who", ["server", "caller"])
+async def test_handlers_are_cancelled_when_the_connection_goes_and_awaited_by_close(who: str) -> None:
+    started, cancelled = asyncio.Event(), asyncio.Event()
+    ended: list[str] = []
+
+    async def hang(_: Message) -> Message:
+        started.set()
+        try:
+            return await forever(_)
+        finally:
+            cancelled.set()
+            for _turn in range(10):
+                await asyncio.sleep(0)
+            ended.append("handler")
+
+    async with pair(Hang=hang) as (runtime, plugin):
+        call = configure(runtime, method="Hang")
+        await started.wait()
+        await (plugin if who == "server" else runtime).close()
+        if who == "server":
+            assert ended == ["handler"]
+        await cancelled.wait()
+        with pytest.raises(ConnectionClosed):
+            await call
+
+
+@pytest.mark.parametrize("when", ["first", "last"])
+async def test_a_handler_may_close_its_own_peer(when: str) -> None:
     holder: list[Peer] = []
+    ended: list[str] = []
 
     async def leave(_: Message) -> Message:
-        await holder[0].close()
-        return Empty()
+        try:
+            if when == "first":
+                await holder[0].close()
+            else:
+                holder[0]._wire.abort()
+                await holder[0].closed.wait()
+        finally:
+            await holder[0].close()
+            ended.append("handler")
+        raise AssertionError
 
     async with pair(Leave=leave) as (runtime, plugin):
         holder.append(plugin)
         with pytest.raises(ConnectionClosed):
             await configure(runtime, method="Leave")
+        await plugin.close()
+        assert ended == ["handler"]
+
+
+@pytest.mark.parametrize("end", ["close", "half", "reset"])
+async def test_calls_that_wait_for_a_peer_that_does_not_read_end_with_the_connection(end: str) -> None:
+    async with scripted() as (peer, script):
+        calls = [configure(peer, "x" * (1 << 20)) for _ in range(5)]
+        while not peer._wire.congested:
+            await asyncio.sleep(0)
+        if end == "close":
+            await peer.close()
+        elif end == "half":
+            script.sock.shutdown(socket.SHUT_WR)
+        else:
+            script.sock.close()
+        for result in await asyncio.gather(*calls, return_exceptions=True):
+            assert isinstance(result, ConnectionClosed)
+        await peer.closed.wait()
+
+
+async def test_requests_one_after_the_other_are_served_whatever_they_sum_up_to() -> None:
+    async with pair(Echo=count) as (runtime, _):
+        for _turn in range(6):
+            assert (await configure(runtime, "x" * 4_000_000)).events == 4_000_000
+        for _turn in range(70):
+            assert (await configure(runtime, "x")).events == 1
 
 
 async def test_a_peer_that_breaks_the_protocol_is_left() -> None:

@@ -86,14 +86,16 @@ class Peer:
             raise ProtocolError(said) from error
 
     async def close(self) -> None:
-        """Close the connection and wait until all handlers ended; calls under way get `ConnectionClosed`."""
+        """Close the connection and wait until all handlers ended; calls under way get `ConnectionClosed`.
+
+        A handler that calls this is cancelled as the others are.
+        """
         self._end(ConnectionClosed("this end closed the connection"))
         if not self._started:
             self._sock.close()
             self._lost(None)
-        self._server.cancel()
-        await self._server.ended()
         await self.closed.wait()
+        await self._server.ended()
 
     async def _exchange(
         self, service: str, method: str, payload: bytes, limit: asyncio.Timeout

@@ -76,16 +76,14 @@ class Server:
         self._wire.send(self._connection.status(stream_id, code, message))
 
     def cancel(self) -> None:
-        """Cancel the handlers, but for one that calls this."""
-        for task in self._others():
+        """Cancel all handlers: nobody awaits their answers."""
+        for task in self._tasks:
             task.cancel()
 
     async def ended(self) -> None:
         """Wait until all handlers ended, but for one that calls this."""
-        await asyncio.gather(*self._others(), return_exceptions=True)
-
-    def _others(self) -> set[asyncio.Task[None]]:
-        return {task for task in self._tasks if task is not asyncio.current_task()}
+        others = self._tasks - {asyncio.current_task()}
+        await asyncio.gather(*others, return_exceptions=True)
 
     def _forget(self, task: asyncio.Task[None], size: int) -> None:
         self._tasks.discard(task)
