@@ -19,7 +19,7 @@ from runtime.v1 import api_pb2 as cri
 from triptych_dev.patience import PATIENCE
 from triptych_errors import Internal
 from triptych_linux.process import shielded
-from triptych_runtime import recovery
+from triptych_runtime import clock, recovery
 from triptych_runtime.cgroups.groupkill import GroupKills
 from triptych_runtime.checkpoint.manifest import VERSION, PodManifest, write_manifest
 from triptych_runtime.containers import handle_exit
@@ -696,6 +696,40 @@ async def test_the_grace_of_a_stop_counts_from_its_signal(node: Node, steps: Ste
     await asyncio.gather(*stops)
     assert [s for s in steps.done if s.startswith("signal")] == ["signal 15", "signal 9"]
     assert not node.graces
+
+
+async def test_the_last_one_is_the_newest_though_the_clock_was_set_back(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kubelet goes by the time of creation, and would replace what runs for an older one."""
+    await a_pod(node, phase=SandboxPhase.NOT_READY, created_at=1_000)
+    monkeypatch.setattr(clock, "now", lambda: 500)
+    request = run_request()
+    request.config.metadata.attempt = 1
+    made = node.state.sandboxes[(await run_pod_sandbox(node, request)).pod_sandbox_id]
+    assert made.created_at == 1_001
+    other = run_request()
+    other.config.metadata.uid = "another"
+    unrelated = node.state.sandboxes[(await run_pod_sandbox(node, other)).pod_sandbox_id]
+    assert unrelated.created_at == 500
+
+
+async def test_the_last_container_is_the_newest_though_the_clock_was_set_back(
+    node: Node, steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await a_pod(node)
+    ended = await a_container(node, ContainerPhase.EXITED)
+    await node.state.save(msgspec.structs.replace(ended, created_at=1_000))
+    monkeypatch.setattr(clock, "now", lambda: 500)
+    go_on = steps.hold("images.prepare")
+    request = create_request()
+    request.config.metadata.attempt = 1
+    create = asyncio.create_task(create_container(node, request))
+    await steps.begun["images.prepare"].wait()
+    assert [c.created_at for c in node.state.containers_of(POD)] == [1_000, 1_001]
+    go_on.set()
+    with pytest.raises(Internal):
+        await create
 
 
 @pytest.mark.parametrize("turns", range(8))

@@ -93,7 +93,7 @@ async def _create(
         phase=ContainerPhase.CREATING,
         config=config,
         handler=handler.name,
-        created_at=clock.now(),
+        created_at=clock.after(c.created_at for c in node.state.containers_of(sandbox.id)),
         cgroups_path=node.cgroups.container_path(sandbox.cgroup_parent, identity),
         log_path=_log_path(sandbox, config),
     )

@@ -4,6 +4,7 @@ unless it shares its PID namespace."""
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -55,7 +56,7 @@ async def run_pod_sandbox(
         phase=SandboxPhase.CREATING,
         config=config,
         handler=request.runtime_handler,
-        created_at=clock.now(),
+        created_at=clock.after(_of_the_same_pod(node, config.metadata.uid)),
         cgroup_parent=node.cgroups.check_parent(parent) if parent else "",
         owns_cgroup=not parent,
         overhead=config.linux.overhead if config.linux.HasField("overhead") else None,
@@ -70,6 +71,11 @@ async def run_pod_sandbox(
         identity = await node.flights.join(f"run {draft.key}", lambda: _run(node, draft))
         found = _existing(node, draft) or identity
     return api_pb2.RunPodSandboxResponse(pod_sandbox_id=found)
+
+
+def _of_the_same_pod(node: Node, uid: str) -> Iterator[int]:
+    """When the sandboxes of a pod were created."""
+    return (s.created_at for s in node.state.sandboxes.values() if s.config.metadata.uid == uid)
 
 
 def _existing(node: Node, draft: SandboxRecord) -> str | None:
