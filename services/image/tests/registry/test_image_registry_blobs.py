@@ -180,6 +180,41 @@ async def test_truncated_body_is_resumed(serve: Any, client_for: Any, noise: Any
     assert registry.seen[1].headers["range"] == f"bytes=500000-{len(data) - 1}"
 
 
+async def test_body_that_is_cut_where_only_the_connection_ends_it_is_resumed(
+    serve: Any, client_for: Any, noise: Any
+) -> None:
+    registry = await serve()
+    data = noise(MIB)
+    registry.add_blob(data)
+
+    async def cut(seen: Any, wire: Any) -> None:
+        registry.hooks.clear()
+        await wire.raw(b"HTTP/1.0 200 OK\r\n\r\n" + data[:500_000])
+        wire.writer.close()
+
+    registry.hook("/blobs/", cut)
+    assert await read(client_for(), registry, descriptor(data)) == data
+    assert registry.seen[1].headers["range"] == f"bytes=500000-{len(data) - 1}"
+
+
+async def test_ranges_shorter_than_asked_for_are_taken_one_after_the_other(
+    serve: Any, client_for: Any, noise: Any
+) -> None:
+    registry = await serve()
+    data = noise(MIB)
+    registry.add_blob(data)
+
+    async def some(seen: Any, wire: Any) -> None:
+        start = int(seen.headers["range"].removeprefix("bytes=").split("-")[0])
+        part = data[start : start + 100_000]
+        where = f"bytes {start}-{start + len(part) - 1}/{len(data)}"
+        await wire.reply(206, part, Content_Range=where)
+
+    registry.hook("/blobs/", some)
+    assert await read(client_for(), registry, descriptor(data), offset=10) == data[10:]
+    assert len(registry.seen) == 11
+
+
 async def test_resuming_goes_on_at_the_next_host(
     serve: Any, client_for: Any, hosts_toml: Any, noise: Any
 ) -> None:

@@ -178,7 +178,7 @@ class Download:
                     with StallGuard(response, self.source.settings):
                         await pump(response)
                 if self.position < self.end:
-                    raise AttemptFailed(Failure.MISMATCH, response.host, "blob ends early")
+                    raise _early(response)
             except AttemptFailed as failure:
                 self._walk.failed(failure)
             else:
@@ -188,3 +188,9 @@ class Download:
         """Bytes were moved on."""
         self.position += count
         self._walk.progressed(count)
+
+
+def _early(response: Response) -> AttemptFailed:
+    """A body came to its end before the blob: of what was cut, or is a part only, the rest can be had."""
+    part = response.status == 206 or not response.delimited
+    return AttemptFailed(Failure.BROKEN if part else Failure.MISMATCH, response.host, "blob ends early")

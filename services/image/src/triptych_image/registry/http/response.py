@@ -67,6 +67,11 @@ class Response:
         return self._left
 
     @property
+    def delimited(self) -> bool:
+        """Whether the body tells where it ends; else it ends with the connection, broken or not."""
+        return self._chunked or self._left is not None
+
+    @property
     def done(self) -> bool:
         """Whether the body was read to its end."""
         return self._done
