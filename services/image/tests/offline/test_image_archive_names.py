@@ -154,8 +154,10 @@ def test_tags_of_a_list_beside_the_index(layout: Layout) -> None:
         {"Config": "other", "RepoTags": None},
     ]
     (layout.root / "manifest.json").write_text(json.dumps(listed))
-    (found,) = layout.found(entry)
-    assert found.names == ("docker.io/library/busybox:1", "docker.io/library/busybox:2")
+    expected = ("docker.io/library/busybox:1", "docker.io/library/busybox:2")
+    for names in ({}, {NAME: expected[0]}):
+        (found,) = layout.found(entry | {"annotations": names})
+        assert found.names == expected
 
 
 def test_a_docker_archive_cannot_name_digests(tmp_path: Path) -> None:

@@ -36,15 +36,15 @@ def layout_images(documents: Documents, matcher: PlatformMatcher) -> Iterator[Fo
     if not isinstance(index, Index):
         raise ImageMalformed(f"{LIST}: it is no index")
     tags = docker_tags(documents)
-    found: dict[Digest, tuple[Found, list[str]]] = {}
+    found: dict[Digest, tuple[Found, dict[str, None]]] = {}
     for entry in _fitting(index.manifests or (), matcher):
         chosen = _descend(documents, entry, matcher, {}, _DEPTH_MAX)
         if chosen is None:
             continue
         image = _content(documents, *chosen, entry.digest)
-        _, names = found.setdefault(entry.digest, (image, []))
-        texts = [*_texts(entry), *tags.get(image.content.config_digest, ())]
-        names += [name for text in texts if (name := name_for(text, entry.digest)) and name not in names]
+        _, names = found.setdefault(entry.digest, (image, {}))
+        texts = (*_texts(entry), *tags.get(image.content.config_digest, ()))
+        names.update((name, None) for text in texts if (name := name_for(text, entry.digest)))
     for image, names in found.values():
         yield Found(image.content, image.target, tuple(names), image.blobs)
 
