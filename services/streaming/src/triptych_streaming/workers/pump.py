@@ -41,7 +41,7 @@ class Source:
     :ivar error: what ended it, when that was an error.
     """
 
-    __slots__ = ("_active", "_fd", "_loop", "_on_data", "_on_end", "_read", "ended", "error")
+    __slots__ = ("_active", "_drained", "_fd", "_loop", "_on_data", "_on_end", "_read", "ended", "error")
 
     def __init__(
         self, fd: int, read: Read, on_data: Callable[[memoryview], None], on_end: Callable[[], None]
@@ -52,6 +52,7 @@ class Source:
         self._on_data = on_data
         self._on_end = on_end
         self._active = False
+        self._drained = 0
         self.ended = False
         self.error: OSError | None = None
 
@@ -89,12 +90,11 @@ class Source:
                 return
 
     def drain(self) -> bool:
-        """Read all that is there; False when that was cut short by a pause.
+        """Read all that is there; False when that was cut short by a pause: then call again after it.
 
         For after the writer's end: more than a pipe's largest size cannot be its own.
         """
-        total = 0
-        while self._active and total <= _PIPE_MAX:
+        while self._active and self._drained <= _PIPE_MAX:
             try:
                 size = self._read(_SCRATCH)
             except (BlockingIOError, InterruptedError):
@@ -105,9 +105,9 @@ class Source:
                 self.close()
                 self._on_end()
                 return True
-            total += size
+            self._drained += size
             self._on_data(_SCRATCH[:size])
-        return self.ended or total > _PIPE_MAX
+        return self.ended or self._drained > _PIPE_MAX
 
 
 class Sink:
@@ -199,7 +199,7 @@ class Sink:
         return total
 
     def _ready(self) -> None:
-        self._timer = None
+        rested, self._timer = self._timer is not None, None
         with memoryview(self.pending) as view:
             written = self._try(view)
         if self.closed:
@@ -212,8 +212,9 @@ class Sink:
             self._on_room()
             return
         del self.pending[:written]
-        if written < _SMALL:
-            # A pipe is writable for each page that its reader takes. Let it take more before the next look.
+        if written < _SMALL and (written or not rested):
+            # A pipe is writable for each page that its reader takes. Let it take more before the next look;
+            # one that takes nothing meanwhile is waited for.
             self._watch(False)
             self._timer = self._loop.call_later(_PAUSE, self._ready)
         else:
