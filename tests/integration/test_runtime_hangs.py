@@ -181,13 +181,15 @@ def test_a_monitor_that_is_stopped(driver: Driver, tmp_path: Path) -> None:
     driver.remove(container)
 
 
-def test_a_monitor_that_was_killed(driver: Driver) -> None:
+def test_a_monitor_that_was_killed(driver: Driver, stack: Stack) -> None:
     pod = driver.run("no-monitor")
     container = driver.launch(pod, "app")
     info = driver.container_info(container)
     os.kill(info["monitorPid"], signal.SIGKILL)
     assert driver.output(container, "echo", "alive") == "alive\n"
     assert driver.status(container).state == cri.CONTAINER_RUNNING
+    told = f"a container lives on without its monitor container={container}"
+    wait_until("it is told", lambda: told in (stack.root / "runtime.log").read_text())
     started = time.monotonic()
     os.kill(info["pid"], signal.SIGKILL)
     status = driver.wait_exited(container, 5)

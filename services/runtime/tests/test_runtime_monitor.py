@@ -229,3 +229,28 @@ async def test_an_exit_is_not_awaited_from_a_dead_monitor(tmp_path: Path) -> Non
         assert await exits.get() == Exit("late", None, 42)
     assert not watch.ending("late")
     watch.stop()
+
+
+async def test_a_container_that_lives_on_without_its_monitor_is_told_of(tmp_path: Path) -> None:
+    exits: asyncio.Queue[Exit] = asyncio.Queue()
+    alone: asyncio.Queue[str] = asyncio.Queue()
+    watch = ExitWatch(tmp_path / "exits", exits.put_nowait, lambda: 42, alone.put_nowait)
+    watch.start()
+    process, monitor, other = [await asyncio.create_subprocess_exec("sleep", "60") for _ in range(3)]
+    watch.add("alone", ProcessIdentity.of(process.pid), monitor.pid)
+    monitor.kill()
+    async with asyncio.timeout(5 * PATIENCE):
+        assert await alone.get() == "alone"
+        await monitor.wait()
+        watch.forget("alone")
+        watch.add("alone", ProcessIdentity.of(process.pid), monitor.pid)  # as the next daemon does
+        assert await alone.get() == "alone"
+        process.kill()
+        assert await exits.get() == Exit("alone", None, 42)
+        await process.wait()
+        watch.add("whole", ProcessIdentity.of(other.pid), other.pid)  # both end at once
+        other.kill()
+        assert await exits.get() == Exit("whole", None, 42)
+        await other.wait()
+    assert alone.empty()
+    watch.stop()

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import fcntl
 import os
+import select
 import signal
 import struct
 from dataclasses import dataclass
@@ -90,6 +91,13 @@ def send_signal(pidfd: int, number: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def has_ended(pidfd: int) -> bool:
+    """Whether the process of a pidfd has ended."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def exit_code(pidfd: int) -> int | None:

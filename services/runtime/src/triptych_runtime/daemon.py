@@ -16,7 +16,7 @@ from triptych_runtime import apparmor, clock, recovery
 from triptych_runtime.cgroups import CgroupManager, Driver
 from triptych_runtime.checkpoint.criu import Criu
 from triptych_runtime.clients import ImageClient, StreamingClient
-from triptych_runtime.containers.exits import on_exit
+from triptych_runtime.containers.exits import on_exit, on_monitor_lost
 from triptych_runtime.events import EventBus
 from triptych_runtime.metrics import RuntimeMetrics, declare_state
 from triptych_runtime.monitor import Conmon, Exit, ExitWatch
@@ -136,6 +136,9 @@ async def _node(daemon: Daemon[Settings], images: grpc.aio.Channel, streaming: g
     def exited(found: Exit) -> None:
         on_exit(node, found)
 
+    def monitor_lost(container_id: str) -> None:
+        on_monitor_lost(node, container_id)
+
     def init_ended(sandbox_id: str) -> None:
         on_init_end(node, sandbox_id)
 
@@ -155,7 +158,7 @@ async def _node(daemon: Daemon[Settings], images: grpc.aio.Channel, streaming: g
         init=PodInit(paths.state, pods, ended=init_ended),
         network=Network(settings.network, paths.root),
         conmon=conmon,
-        exits=ExitWatch(paths.exits, exited, clock.now),
+        exits=ExitWatch(paths.exits, exited, clock.now, monitor_lost),
         events=EventBus(),
         stats=StatsCollector(LayerUsageReader(image_client), daemon.tasks),
         images=image_client,

@@ -24,6 +24,9 @@ class RuntimeMetrics:
         self._exits = metrics.counter(
             "triptych_runtime_container_exits", "Containers that ended, by reason and runtime handler."
         )
+        self._monitors_lost = metrics.counter(
+            "triptych_runtime_monitors_lost", "Containers that were found alive without their monitor."
+        )
         self._exit_lag = metrics.histogram(
             "triptych_runtime_exit_lag",
             "Time from the end of a container to its exit being known to callers.",
@@ -42,6 +45,10 @@ class RuntimeMetrics:
         """
         self._exits.add(reason=record.reason, handler=record.handler)
         self._exit_lag.observe(max(0, now - record.finished_at) / 1e9)
+
+    def monitor_lost(self) -> None:
+        """Count a container that lives on without its monitor."""
+        self._monitors_lost.add()
 
     def delivered(self, created_at: int, now: int) -> None:
         """Note the delivery of an event to one client."""

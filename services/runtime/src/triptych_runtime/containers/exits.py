@@ -37,6 +37,15 @@ def on_exit(node: Node, found: Exit) -> None:
     node.flights.background(f"exit {found.container_id}", lambda: handle_exit(node, found))
 
 
+def on_monitor_lost(node: Node, container_id: str) -> None:
+    """The exit watch's callback: what the container prints goes nowhere, and its exit code will be lost."""
+    node.metrics.monitor_lost()
+    log.warning(
+        "a container lives on without its monitor",
+        extra={"container": container_id, "lost": "output, attach, exit code"},
+    )
+
+
 async def handle_exit(node: Node, found: Exit) -> None:
     """Record the exit, tell of it, then clean up what the OCI runtime still holds.
 

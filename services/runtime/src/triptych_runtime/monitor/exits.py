@@ -41,16 +41,26 @@ class Exit:
 
 
 class ExitWatch:
-    """Watches the exit directory; `on_exit` is called on the event loop, once a container."""
+    """Watches the exit directory; `on_exit` is called on the event loop, once a container.
 
-    def __init__(self, directory: Path, on_exit: Callable[[Exit], None], clock: Callable[[], int]) -> None:
+    :param on_monitor_lost: told the ID of a container that lives on without its monitor.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        on_exit: Callable[[Exit], None],
+        clock: Callable[[], int],
+        on_monitor_lost: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._directory = directory
         self._on_exit = on_exit
         self._clock = clock
+        self._on_monitor_lost = on_monitor_lost
         self._fd = -1
         self._pidfds: dict[str, int] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._monitors: dict[str, int] = {}
+        self._monitorless: set[str] = set()
         self._monitor_fds: dict[str, int] = {}
 
     def start(self) -> None:
@@ -80,7 +90,7 @@ class ExitWatch:
         if container_id in self._pidfds or self._report_file(container_id):
             return
         if monitor:
-            self._monitors[container_id] = monitor
+            self._watch_monitor(container_id, monitor)
         try:
             fd = process.open()
         except ProcessLookupError:
@@ -88,12 +98,14 @@ class ExitWatch:
             return
         self._pidfds[container_id] = fd
         asyncio.get_running_loop().add_reader(fd, self._ended, container_id)
+        if container_id in self._monitorless:
+            self._on_monitor_lost(container_id)
 
     def forget(self, container_id: str) -> None:
         """Stop watching a container."""
         self._close(self._pidfds, container_id)
         self._close(self._monitor_fds, container_id)
-        self._monitors.pop(container_id, None)
+        self._monitorless.discard(container_id)
         timer = self._timers.pop(container_id, None)
         if timer is not None:
             timer.cancel()
@@ -137,21 +149,29 @@ class ExitWatch:
         if self._report_file(container_id) or container_id in self._timers:
             return
         loop = asyncio.get_running_loop()
-        alive = self._watch_monitor(container_id)
-        self._timers[container_id] = loop.call_later(FILE_GRACE if alive else 0, self._lost, container_id)
+        grace = 0 if container_id in self._monitorless else FILE_GRACE
+        self._timers[container_id] = loop.call_later(grace, self._lost, container_id)
 
-    def _watch_monitor(self, container_id: str) -> bool:
-        """Be told when the monitor ends as well: no exit file comes then. False when it is gone."""
-        monitor = self._monitors.get(container_id, 0)
-        if not monitor:
-            return True
+    def _watch_monitor(self, container_id: str, monitor: int) -> None:
+        """Be told when the monitor ends as well: no exit file comes then."""
         try:
             fd = pidfd.open_process(monitor)
         except ProcessLookupError:
-            return False
+            self._monitorless.add(container_id)
+            return
         self._monitor_fds[container_id] = fd
-        asyncio.get_running_loop().add_reader(fd, self._lost, container_id)
-        return True
+        asyncio.get_running_loop().add_reader(fd, self._monitor_ended, container_id)
+
+    def _monitor_ended(self, container_id: str) -> None:
+        """It has written the exit file, or never will."""
+        self._close(self._monitor_fds, container_id)
+        if self._report_file(container_id):
+            return
+        self._monitorless.add(container_id)
+        if container_id in self._timers:
+            self._lost(container_id)
+        elif not pidfd.has_ended(self._pidfds[container_id]):
+            self._on_monitor_lost(container_id)
 
     def _close(self, fds: dict[str, int], container_id: str) -> None:
         fd = fds.pop(container_id, -1)
