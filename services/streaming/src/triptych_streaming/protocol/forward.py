@@ -86,8 +86,12 @@ class PortForward(abc.ABC):
         """Tell why there is no connection (any more), and drop the pair."""
 
     @abc.abstractmethod
+    def break_off(self, pair: str, message: str) -> None:
+        """The port broke the connection off: break off the pair; tell why where nothing else can be told."""
+
+    @abc.abstractmethod
     def forget(self, pair: str) -> None:
-        """Both directions ended well: close what is left of the pair."""
+        """Nothing more can be said in either direction: close what is left of the pair."""
 
     @abc.abstractmethod
     def finish(self) -> None:

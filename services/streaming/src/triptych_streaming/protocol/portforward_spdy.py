@@ -119,6 +119,8 @@ class SpdyPortForward(PortForward):
         found = self._pairs.get(pair)
         if found is not None:
             self._spdy.end_stream(found.data)
+            # It went well. Older client-go (1.26) closes its local connection only when it has read that.
+            self._spdy.end_stream(found.error)
 
     def fail(self, pair: str, message: str) -> None:
         found = self._pairs.get(pair)
@@ -128,6 +130,12 @@ class SpdyPortForward(PortForward):
             self._spdy.send_data(found.error, message.encode(), fin=True)
         # Reset, not closed: a client that still writes must notice (kubernetes/kubernetes#117493).
         self._drop(found)
+
+    def break_off(self, pair: str, message: str) -> None:
+        # No text: client-go ends the whole session when it gets one.
+        found = self._pairs.get(pair)
+        if found is not None:
+            self._drop(found)
 
     def forget(self, pair: str) -> None:
         found = self._pairs.get(pair)

@@ -76,6 +76,9 @@ class WebSocketPortForward(PortForward):
             self._send(2 * int(pair) + 1, message.encode())
             self.forget(pair)
 
+    def break_off(self, pair: str, message: str) -> None:
+        self.fail(pair, message)
+
     def forget(self, pair: str) -> None:
         self._open.discard(int(pair))
         if not self._open:
@@ -130,6 +133,9 @@ class TunnelPortForward(PortForward):
 
     def fail(self, pair: str, message: str) -> None:
         self._inner.fail(pair, message)
+
+    def break_off(self, pair: str, message: str) -> None:
+        self._inner.break_off(pair, message)
 
     def forget(self, pair: str) -> None:
         self._inner.forget(pair)

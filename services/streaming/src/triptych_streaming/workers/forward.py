@@ -221,7 +221,7 @@ class ForwardSession:
         assert pair.socket is not None
         with contextlib.suppress(OSError):
             pair.socket.shutdown(socket.SHUT_WR)
-        if pair.client_ended and pair.port_ended:
+        if pair.port_ended:
             self._done(name)
 
     # From the port
@@ -239,10 +239,12 @@ class ForwardSession:
         assert pair.source is not None and pair.sink is not None
         if pair.source.error is not None:
             reason = os.strerror(pair.source.error.errno or 0)
-            self._fail(name, f"port {pair.port}: {reason}")
+            self._protocol.break_off(name, f"port {pair.port}: {reason}")
+            self._flush()
+            self._close(name)
             return
         pair.port_ended = True
-        if self._protocol.half_closes and not (pair.client_ended and pair.sink.closed):
+        if self._protocol.half_closes and not pair.sink.closed:
             self._protocol.end_output(name)
             self._flush()
         else:
