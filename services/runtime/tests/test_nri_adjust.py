@@ -663,6 +663,14 @@ def test_cgroup_v2_does_some_anyway(tmp_path: Path) -> None:
             "RLIMIT_CPU: soft 1 is above",
         ),
         (adjustment(args=["", ""]), "cmd: no command"),
+        (
+            adjustment(linux_scheduler=nri_pb2.LinuxScheduler(policy=99)),  # type: ignore[arg-type]
+            "linux.scheduler.policy: 99 is unknown",
+        ),
+        (
+            adjustment(linux_memory_policy=nri_pb2.LinuxMemoryPolicy(flags=[99])),  # type: ignore[list-item]
+            "linux.memory_policy.flags: 99 is unknown",
+        ),
         (adjustment(CDI_devices=[nri_pb2.CDIDevice(name="x")]), "CDI device 'x'"),
         (adjustment(CDI_devices=[nri_pb2.CDIDevice(name="v.com/x=y")]), "CDI devices cannot be resolved"),
     ],

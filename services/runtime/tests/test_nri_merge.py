@@ -100,6 +100,18 @@ def test_removed_and_set_by_another() -> None:
     assert merge.owners.owner("c", (nri_pb2.Field.Mounts, "/m")) == "20-b"
 
 
+def test_a_map_of_messages() -> None:
+    def change(*keys: str) -> ContainerAdjustment:
+        devices = {key: nri_pb2.LinuxNetDevice(name="" if key[0] == "-" else "data0") for key in keys}
+        return ContainerAdjustment(linux=nri_pb2.LinuxContainerAdjustment(net_devices=devices))
+
+    merge = create()
+    adjust(merge, "10-a", change("eth1"))
+    adjust(merge, "20-b", change("-eth1", "-eth2"))
+    assert merge.response().adjust == change("-eth1", "-eth2")
+    assert not merge.request.container.linux.net_devices
+
+
 @pytest.mark.parametrize("part", ["annotations", "sysctl"])
 def test_removed_from_a_map_and_set_by_another(part: str) -> None:
     merge = create()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -362,16 +363,29 @@ def test_adjusted_by_plugins_of_the_node(box: Box) -> None:
     wanted.linux.sysctl["kernel.domainname"] = "adjusted"
     wanted.linux.oom_score_adj.value = 700
     wanted.linux.resources.pids.limit = 41
+    policy = wanted.linux.seccomp_policy
+    policy.default_action = "SCMP_ACT_ALLOW"
+    denied = policy.syscalls.add(names=["mkdir", "mkdirat"], action="SCMP_ACT_ERRNO")
+    denied.errno_ret.value = errno.EXDEV
     (box.root / "rootfs/etc/below").mkdir()
     hook = wanted.hooks.create_runtime.add(path="/bin/sh")
     hook.args[:] = ["sh", "-c", f"cat >/dev/null; echo ran >{box.root}/hook"]
     out = box.run(
         "ulimit -n; cat /proc/sys/kernel/domainname /proc/self/oom_score_adj; stat -c %a /dev/mine; "
         "echo x >/dev/mine && echo written; ls -d /dev/mqueue; mount | grep -c /data; head -1 /data/passwd; "
-        "cat /proc/self/environ"
+        "mkdir /tmp/x 2>&1 | grep -o 'Invalid cross.*'; cat /proc/self/environ"
     )
     lines, environment = out.splitlines()[:-1], out.splitlines()[-1].split("\0")
-    assert lines == ["77", "adjusted", "700", "600", "written", "2", "root:x:0:0::/root:/bin/sh"]
+    assert lines == [
+        "77",
+        "adjusted",
+        "700",
+        "600",
+        "written",
+        "2",
+        "root:x:0:0::/root:/bin/sh",
+        os.strerror(errno.EXDEV),
+    ]
     assert {"RAW=\udcff", "NEW=new"} <= {*environment}
     assert "GONE" not in out
     assert (box.root / "hook").read_text() == "ran\n"

@@ -9,7 +9,7 @@ from typing import Any, Final
 from nri.v1alpha1 import nri_pb2
 
 from triptych_runtime.errors import AdjustmentRefused
-from triptych_runtime.nri.adjusting import Adjusting
+from triptych_runtime.nri.adjusting import Adjusting, enum_name
 from triptych_runtime.nri.owners import split, unmark
 from triptych_runtime.spec import Document
 from triptych_runtime.spec.newer_fields import NewerField
@@ -126,9 +126,11 @@ def _update(linux: Document, part: str, removed: set[str], added: dict[str, Any]
 
 
 def _memory_policy(wanted: nri_pb2.LinuxMemoryPolicy) -> Document:
-    policy: Document = {"mode": nri_pb2.MpolMode.Name(wanted.mode), "nodes": wanted.nodes}
+    field = "linux.memory_policy"
+    mode = enum_name(nri_pb2.MpolMode, wanted.mode, f"{field}.mode")
+    policy: Document = {"mode": mode, "nodes": wanted.nodes}
     if wanted.flags:
-        policy["flags"] = [nri_pb2.MpolFlag.Name(flag) for flag in wanted.flags]
+        policy["flags"] = [enum_name(nri_pb2.MpolFlag, flag, f"{field}.flags") for flag in wanted.flags]
     return policy
 
 

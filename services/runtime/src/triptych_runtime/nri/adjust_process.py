@@ -10,7 +10,7 @@ from nri.v1alpha1 import nri_pb2
 from runtime.v1 import api_pb2
 
 from triptych_runtime.errors import AdjustmentRefused
-from triptych_runtime.nri.adjusting import Adjusting
+from triptych_runtime.nri.adjusting import Adjusting, enum_name
 from triptych_runtime.nri.owners import unmark
 from triptych_runtime.spec import resources
 from triptych_runtime.spec.newer_fields import NewerField
@@ -104,7 +104,8 @@ def _io_priority(wanted: nri_pb2.LinuxIOPriority) -> dict[str, Any]:
     kind = getattr(wanted, "class")
     if kind == nri_pb2.IOPRIO_CLASS_NONE:
         return {}
-    return {"class": nri_pb2.IOPrioClass.Name(kind), "priority": wanted.priority}
+    name = enum_name(nri_pb2.IOPrioClass, kind, "linux.io_priority.class")
+    return {"class": name, "priority": wanted.priority}
 
 
 def _scheduler(wanted: nri_pb2.LinuxScheduler) -> dict[str, Any]:
@@ -113,10 +114,12 @@ def _scheduler(wanted: nri_pb2.LinuxScheduler) -> dict[str, Any]:
     told = {
         "nice": wanted.nice,
         "priority": wanted.priority,
-        "flags": [nri_pb2.LinuxSchedulerFlag.Name(flag) for flag in wanted.flags],
+        "flags": [
+            enum_name(nri_pb2.LinuxSchedulerFlag, flag, "linux.scheduler.flags") for flag in wanted.flags
+        ],
         "runtime": wanted.runtime,
         "deadline": wanted.deadline,
         "period": wanted.period,
     }
-    policy = nri_pb2.LinuxSchedulerPolicy.Name(wanted.policy)
+    policy = enum_name(nri_pb2.LinuxSchedulerPolicy, wanted.policy, "linux.scheduler.policy")
     return {"policy": policy} | {key: value for key, value in told.items() if value}

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from triptych_runtime.errors import AdjustmentRefused
 from triptych_runtime.spec import Document, HandlerFeatures, HostFacts
 from triptych_runtime.spec.inputs import Relabel
 from triptych_runtime.spec.newer_fields import NewerField
+
+
+def enum_name(kinds: Any, value: int, where: str) -> str:
+    """The name of a value of one of NRI's enums, which are those of the OCI document.
+
+    :raises AdjustmentRefused: for a value of a newer NRI, naming `where`.
+    """
+    if value not in kinds.values():
+        raise AdjustmentRefused(f"{where}: {value} is unknown")
+    name: str = kinds.Name(value)
+    return name
 
 
 @dataclass(slots=True)
