@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from nri.v1alpha1 import nri_pb2
 from runtime.v1.api_pb2 import HugepageLimit, LinuxContainerResources
 from triptych_runtime.errors import AdjustmentRefused
+from triptych_runtime.model import ContainerRecord
+from triptych_runtime.node import Node
 from triptych_runtime.nri.limits import as_update, from_cri, to_cri
+from triptych_runtime.resources import update_spec
 from triptych_runtime.spec import CgroupVersion, HostFacts, validate_resources
 
 V1 = HostFacts(cgroup_version=CgroupVersion.V1)
@@ -62,6 +68,24 @@ def test_an_update_of_what_the_cri_has_not() -> None:
     validate_resources(made, "resources")
     wanted.pids.limit = -1
     assert as_update(wanted, V2).unified["pids.max"] == "max"
+
+
+async def test_an_update_before_the_start_keeps_what_plugins_set(tmp_path: Path) -> None:
+    pages = [{"pageSize": "1GB", "limit": 1}, {"pageSize": "2MB", "limit": 1}]
+    memory = {"limit": 1, "reservation": 1}
+    held = {"devices": [{"allow": False}], "pids": {"limit": 9}, "memory": memory, "hugepageLimits": pages}
+    document = {"linux": {"resources": held}, "annotations": {}, "process": {}}
+    (tmp_path / "config.json").write_text(json.dumps(document))
+    node = SimpleNamespace(
+        host=V2,
+        paths=SimpleNamespace(bundle=lambda _id: tmp_path),
+        cgroups=SimpleNamespace(spec_annotations=lambda _limits: {}),
+    )
+    await update_spec(cast(Node, node), cast(ContainerRecord, SimpleNamespace(id="c")), limits())
+    made = json.loads((tmp_path / "config.json").read_text())["linux"]["resources"]
+    assert (made["pids"], made["devices"]) == (held["pids"], held["devices"])
+    assert made["memory"] == {"limit": 1 << 20, "swap": 2 << 20, "reservation": 1}
+    assert made["hugepageLimits"] == [pages[0], {"pageSize": "2MB", "limit": 7}]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from triptych_runtime.bundles.write import write_document
 from triptych_runtime.model import ContainerRecord
 from triptych_runtime.node import Node
 from triptych_runtime.spec import build_resources, encode, oom_score_adj
+from triptych_runtime.spec.resources import overlay
 
 
 def merge(
@@ -43,8 +44,8 @@ async def update_spec(
     def work() -> None:
         raw = (bundle / "config.json").read_bytes()
         document = json.loads(raw.decode(errors="surrogateescape"))
-        devices = document["linux"].get("resources", {}).get("devices", [])
-        document["linux"]["resources"] = {**build_resources(resources, node.host), "devices": devices}
+        held = document["linux"].get("resources", {})
+        document["linux"]["resources"] = overlay(held, build_resources(resources, node.host))
         if resources.oom_score_adj:
             document["process"]["oomScoreAdj"] = oom_score_adj(resources, node.host)
         document["annotations"] = {**document["annotations"], **node.cgroups.spec_annotations(resources)}

@@ -10,6 +10,7 @@ from triptych_runtime.nri.adjusting import Adjusting
 from triptych_runtime.nri.limits import V1_CPU, V1_MEMORY, check_classes, of_v1, to_cri
 from triptych_runtime.spec import Document, build_resources
 from triptych_runtime.spec.devices import check_access
+from triptych_runtime.spec.resources import overlay
 
 
 def adjust(made: Adjusting, wanted: nri_pb2.LinuxResources) -> None:
@@ -24,23 +25,21 @@ def adjust(made: Adjusting, wanted: nri_pb2.LinuxResources) -> None:
     held: Document = made.linux["resources"]
     _classes(made, wanted)
     built = build_resources(_limits(wanted, held), made.host)
-    _replace(held, "cpu", built.get("cpu", {}) | of_v1(wanted.cpu, "cpu", V1_CPU, made.host))
+    cpu, memory = built.setdefault("cpu", {}), built.setdefault("memory", {})
+    cpu |= of_v1(wanted.cpu, "cpu", V1_CPU, made.host)
+    memory |= of_v1(wanted.memory, "memory", V1_MEMORY, made.host)
+    if wanted.memory.reservation.value:
+        memory["reservation"] = wanted.memory.reservation.value
+    held = overlay(held, {part: values for part, values in built.items() if values})
     for name in ("shares", "quota", "period"):
         if wanted.cpu.HasField(name) and not getattr(wanted.cpu, name).value:
             held.get("cpu", {}).pop(name, None)
-    memory = built.get("memory", {}) | of_v1(wanted.memory, "memory", V1_MEMORY, made.host)
-    if wanted.memory.reservation.value:
-        memory["reservation"] = wanted.memory.reservation.value
-    _replace(held, "memory", memory)
-    _replace(held, "unified", built.get("unified", {}))
-    pages = (*held.get("hugepageLimits", ()), *built.get("hugepageLimits", ()))
-    if pages:
-        held["hugepageLimits"] = list({page["pageSize"]: page for page in pages}.values())
     if wanted.HasField("pids"):
         held.pop("pids", None)
         if wanted.pids.limit >= 0:
             held["pids"] = {"limit": wanted.pids.limit}
-    held["devices"] += [_rule(rule) for rule in wanted.devices]
+    held["devices"] = [*held["devices"], *(_rule(rule) for rule in wanted.devices)]
+    made.linux["resources"] = held
 
 
 def _limits(wanted: nri_pb2.LinuxResources, held: Document) -> api_pb2.LinuxContainerResources:
@@ -49,11 +48,6 @@ def _limits(wanted: nri_pb2.LinuxResources, held: Document) -> api_pb2.LinuxCont
     if limits.memory_swap_limit_in_bytes and not limits.memory_limit_in_bytes:
         limits.memory_limit_in_bytes = held.get("memory", {}).get("limit", 0)
     return limits
-
-
-def _replace(held: Document, part: str, values: Document) -> None:
-    if values:
-        held[part] = held.get(part, {}) | values
 
 
 def _classes(made: Adjusting, wanted: nri_pb2.LinuxResources) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, Final
 
 from runtime.v1 import api_pb2
@@ -45,6 +46,18 @@ def build(resources: api_pb2.LinuxContainerResources, host: HostFacts) -> dict[s
                 f"but this host has cgroup {host.cgroup_version}"
             )
         result["unified"] = dict(resources.unified)
+    return result
+
+
+def overlay(held: dict[str, Any], built: Mapping[str, Any]) -> dict[str, Any]:
+    """`linux.resources` as they are, with what was built anew in its place, value by value."""
+    result = dict(held)
+    for part, values in built.items():
+        if part == "hugepageLimits":
+            pages = {page["pageSize"]: page for page in (*held.get(part, ()), *values)}
+            result[part] = list(pages.values())
+        else:
+            result[part] = {**held.get(part, {}), **values}
     return result
 
 
