@@ -228,6 +228,34 @@ def test_mounts(driver: Driver, tmp_path: Path) -> None:
     assert "no-such" in refusal.text
 
 
+def test_mount_options_in_a_user_namespace(driver: Driver, tmp_path: Path) -> None:
+    pod = driver.run(mapped("mapped-options"))
+    config = driver.config("app")
+    in_pod(driver, pod, config)
+    tmp_path.chmod(0o755)
+    (tmp_path / "file").touch()
+    wanted: dict[str, tuple[list[str], bool, str]] = {
+        "/written": (["noexec", "nosuid", "nodev"], False, "rw,nosuid,nodev,noexec"),
+        "/read": (["noexec", "noatime"], True, "ro,noexec,noatime"),
+        "/below": (["rnoexec"], True, "ro,noexec"),
+        "/file": (["nodev"], True, "ro,nodev"),
+    }
+    for path, (options, readonly, _) in wanted.items():
+        source = tmp_path / path.lstrip("/") if path == "/file" else tmp_path
+        mount = config.mounts.add(container_path=path, host_path=str(source), readonly=readonly)
+        mount.mount_options.extend(options)
+        for mappings in (mount.uidMappings, mount.gidMappings) if path == "/read" else ():
+            mappings.add(container_id=0, host_id=FIRST, length=LENGTH)
+    container = driver.launch(pod, config)
+    for path, (_, _, flags) in wanted.items():
+        line = driver.output(container, "sh", "-c", f"grep ' {path} ' /proc/mounts")
+        assert set(flags.split(",")) <= set(line.split()[3].split(",")), line
+    bundle = driver.container_info(container)["bundle"]
+    assert bundle in Path("/proc/self/mounts").read_text()
+    driver.remove(container)
+    assert bundle not in Path("/proc/self/mounts").read_text()
+
+
 def test_devices_and_cdi(driver: Driver) -> None:
     pod = driver.run("devices")
     config = driver.config("app")

@@ -65,6 +65,35 @@ def test_one_lower_is_a_read_only_bind(tmp_path: Path) -> None:
         mounts.umount(target)
 
 
+@pytest.mark.parametrize("slave", [False, True])
+def test_a_bind_with_other_attributes_is_no_peer_of_its_source(tmp_path: Path, slave: bool) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    target.mkdir()
+    mounts.mount("tmpfs", source, "tmpfs", mounts.Flag.NODEV)
+    try:
+        mounts.mount("none", source, None, mounts.Flag.SHARED)
+        for name in ("early", "late"):
+            (source / name).mkdir()
+        mounts.mount("tmpfs", source / "early", "tmpfs")
+        changes = [
+            mounts.Attributes(mounts.MOUNT_ATTR_NOEXEC, recursive=True),
+            mounts.Attributes(mounts.MOUNT_ATTR_NOATIME, mounts.MOUNT_ATTR__ATIME),
+            mounts.Attributes(clear=mounts.MOUNT_ATTR_NODEV),
+        ]
+        mounts.bind_with(source, target, changes, slave=slave)
+        assert set(mounts.mount_of(target).options.split(",")) == {"rw", "noexec", "noatime"}
+        assert set(mounts.mount_of(target / "early").options.split(",")) == {"rw", "noexec", "relatime"}
+        assert "noexec" not in mounts.mount_of(source).options
+        mounts.mount("tmpfs", source / "late", "tmpfs")
+        assert mounts.is_mount_point(target / "late") == slave
+        mounts.umount_all(target)
+        assert not mounts.is_mount_point(target)
+        assert mounts.is_mount_point(source / "early") and mounts.is_mount_point(source / "late")
+    finally:
+        mounts.umount_below(tmp_path)
+
+
 async def test_pinned_namespace(tmp_path: Path) -> None:
     pin = tmp_path / "uts"
 

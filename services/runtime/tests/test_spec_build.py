@@ -124,7 +124,7 @@ def test_a_plain_container(tmp_path: Path) -> None:
         },
     }
     assert (spec.user, spec.stop_signal.name) == (ResolvedUser(0, 0, (0,)), "SIGTERM")
-    assert (spec.files, spec.directories, spec.anonymous_volumes, spec.idmapped) == ((), (), (), ())
+    assert (spec.files, spec.directories, spec.anonymous_volumes, spec.prepared) == ((), (), (), ())
 
 
 def test_security_and_limits_reach_the_document(tmp_path: Path) -> None:
@@ -314,6 +314,8 @@ def test_versions() -> None:
     assert (crun.name, crun.version) == ("crun", (1, 8, 1))
     assert (crun.recursive_read_only, crun.idmap_mounts, crun.user_namespaces) == (True, False, True)
     assert (crun.seccomp, crun.apparmor, crun.selinux) == (True, False, True)
+    assert "noatime" in crun.mount_options
+    assert not {"nosymfollow", "rnosymfollow", "rrelatime"} & crun.mount_options
     assert HandlerFeatures.of_version(CRUN.replace("1.8.1", "1.21")).idmap_mounts
     runc = HandlerFeatures.of_version(RUNC)
     assert (runc.version, runc.idmap_mounts, runc.recursive_read_only) == ((1, 1, 5), False, True)

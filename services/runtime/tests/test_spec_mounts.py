@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 from runtime.v1 import api_pb2
 from triptych_errors import FailedPrecondition, InvalidArgument
-from triptych_linux.mounts import MountEntry
+from triptych_linux import mounts as mount_attributes
+from triptych_linux.mounts import Attributes, MountEntry
 from triptych_oci import ContainerConfig as Image
 from triptych_runtime.spec import (
     CgroupVersion,
     ContainerInputs,
     HandlerFeatures,
     HostFacts,
-    IdmappedMount,
     NamespacePaths,
+    PreparedMount,
     Relabel,
     RootfsView,
     SandboxContext,
@@ -283,8 +284,8 @@ def test_idmapped_mounts(case: Case) -> None:
     assert (found["uidMappings"], found["gidMappings"]) == (mapping, mapping)
     case.handler = HandlerFeatures(name="old", idmap_mounts=False)
     made = case.build()
-    target = case.root / "bundle/idmapped/0"
-    assert made.idmapped == [IdmappedMount(case.root, target, Path("/ns/user"))]
+    target = case.root / "bundle/prepared/0"
+    assert made.prepared == [PreparedMount(case.root, target, (), Path("/ns/user"))]
     assert made.entries[-1]["source"] == str(target)
     assert "uidMappings" not in made.entries[-1]
 
@@ -307,6 +308,50 @@ def test_a_user_namespace_keeps_the_flags_of_the_mount_below(
     assert found["/x"]["options"] == ["rbind", "rprivate", "ro", "nosuid", "nodev", "noexec"]
     assert found["/y"]["options"] == ["rbind", "rprivate", "rw", "nosuid", "nodev", "exec"]
     assert set(asked) == {str(case.root)}
+
+
+def test_mount_options_in_a_user_namespace_are_the_daemons(case: Case) -> None:
+    options = ["noexec", "rnodev", "dev", "rnoatime"]
+    case.add("/x", mount_options=options, readonly=True)
+    case.add("/y", mount_options=["nosuid"], propagation=api_pb2.PROPAGATION_HOST_TO_CONTAINER)
+    case.optional = ("shared:1",)
+    assert case.build().prepared == []
+    user_pod(case)
+    made = case.build()
+    first, second = (case.root / f"bundle/prepared/{index}" for index in range(2))
+    assert made.prepared == [
+        PreparedMount(case.root, first, tuple(options)),
+        PreparedMount(case.root, second, ("nosuid",), slave=True),
+    ]
+    found = {m["destination"]: m for m in made.entries}
+    # What is below is done by then, so what the handler sees is the topmost mount as it is.
+    assert found["/x"]["source"] == str(first)
+    assert found["/x"]["options"] == ["rbind", "rprivate", "ro", "noexec", "nodev", "noatime"]
+    assert found["/y"]["options"] == ["rbind", "rslave", "rw", "nosuid"]
+    case.add("/z", mount_options=["nodev"], propagation=api_pb2.PROPAGATION_BIDIRECTIONAL)
+    with pytest.raises(FailedPrecondition, match=r"/z: mount_options.*bidirectional"):
+        case.build()
+
+
+def test_attributes_of_mount_options() -> None:
+    everything = mount_options.attributes(["rnoexec", "suid", "nosymfollow", "strictatime", "rdiratime"])
+    assert everything == [
+        Attributes(clear=mount_attributes.MOUNT_ATTR_NOSUID),
+        Attributes(mount_attributes.MOUNT_ATTR_NOSYMFOLLOW),
+        Attributes(mount_attributes.MOUNT_ATTR_STRICTATIME, mount_attributes.MOUNT_ATTR__ATIME),
+        Attributes(mount_attributes.MOUNT_ATTR_NOEXEC, recursive=True),
+        Attributes(clear=mount_attributes.MOUNT_ATTR_NODIRATIME, recursive=True),
+    ]
+
+
+def test_a_file_has_nothing_below_it(case: Case) -> None:
+    (case.root / "file").touch()
+    recursive = {"readonly": True, "recursive_read_only": True, "mount_options": ["rnoexec"]}
+    case.add("/x", host_path=f"{case.root}/file", **recursive)
+    case.add("/y", **recursive)
+    found = case.by_path()
+    assert found["/x"]["options"] == ["rbind", "rprivate", "ro", "noexec"]
+    assert found["/y"]["options"] == ["rbind", "rprivate", "rro", "rnoexec"]
 
 
 def test_idmaps_that_an_old_runtime_cannot_do(case: Case) -> None:

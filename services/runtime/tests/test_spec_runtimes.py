@@ -36,6 +36,7 @@ from triptych_runtime.spec import (
     build_exec_process,
     encode,
 )
+from triptych_runtime.spec.mount_options import attributes
 from triptych_runtime.spec.volumes import populate
 
 pytestmark = pytest.mark.integration
@@ -91,9 +92,9 @@ class Box:
             file.path.chmod(file.mode)
         for volume in spec.anonymous_volumes:
             populate(self.root / "rootfs", volume)
-        for idmapped in spec.idmapped:
-            idmapped.target.mkdir(parents=True)
-            mounts.bind_idmapped(idmapped.source, idmapped.target, idmapped.user_namespace)
+        for mount in spec.prepared:
+            mount.target.mkdir(parents=True)
+            mounts.bind_with(mount.source, mount.target, attributes(mount.options), mount.user_namespace)
         (self.root / "config.json").write_bytes(encode(spec.document))
         return spec
 

@@ -24,7 +24,15 @@ OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 MOVE_MOUNT_F_EMPTY_PATH = 0x4
 MOUNT_ATTR_RDONLY = 0x1
+MOUNT_ATTR_NOSUID = 0x2
+MOUNT_ATTR_NODEV = 0x4
+MOUNT_ATTR_NOEXEC = 0x8
+MOUNT_ATTR__ATIME = 0x70
+MOUNT_ATTR_NOATIME = 0x10
+MOUNT_ATTR_STRICTATIME = 0x20
+MOUNT_ATTR_NODIRATIME = 0x80
 MOUNT_ATTR_IDMAP = 0x100000
+MOUNT_ATTR_NOSYMFOLLOW = 0x200000
 MNT_DETACH = 2
 UMOUNT_NOFOLLOW = 8
 
@@ -55,6 +63,15 @@ class _MountAttr(ctypes.Structure):
         ("propagation", ctypes.c_uint64),
         ("userns_fd", ctypes.c_uint64),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """A change of MOUNT_ATTR_*; :ivar recursive: of what is mounted below as well."""
+
+    set: int = 0
+    clear: int = 0
+    recursive: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +213,33 @@ def bind_idmapped(
     """
     with closing(clone_tree(source)) as tree, closing(os.open(userns, os.O_RDONLY | os.O_CLOEXEC)) as ns:
         attributes = MOUNT_ATTR_IDMAP | (MOUNT_ATTR_RDONLY if readonly else 0)
-        set_attributes(tree, attr_set=attributes, userns_fd=ns)
+        set_attributes(tree, attr_set=attributes, userns_fd=ns, propagation=Flag.PRIVATE)
+        move_mount(tree, target)
+
+
+def bind_with(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    changes: Iterable[Attributes],
+    userns: str | os.PathLike[str] | None = None,
+    *,
+    slave: bool = False,
+) -> None:
+    """Bind-mount `source`, and what is mounted below it, on `target` with other attributes.
+
+    It is no peer of `source`: to unmount it does not unmount what is mounted below `source`.
+
+    :param userns: pins the user namespace whose ID mapping the topmost mount gets.
+    :param slave: what is mounted below `source` later is seen there too.
+    :raises OSError: EINVAL where the file system of `source` has no idmapped mounts.
+    """
+    with closing(clone_tree(source, recursive=True)) as tree:
+        set_attributes(tree, propagation=Flag.SLAVE if slave else Flag.PRIVATE, recursive=True)
+        for change in changes:
+            set_attributes(tree, attr_set=change.set, attr_clr=change.clear, recursive=change.recursive)
+        if userns is not None:
+            with closing(os.open(userns, os.O_RDONLY | os.O_CLOEXEC)) as ns:
+                set_attributes(tree, attr_set=MOUNT_ATTR_IDMAP, userns_fd=ns)
         move_mount(tree, target)
 
 

@@ -13,7 +13,8 @@ from triptych_linux import mounts
 from triptych_linux.mounts import Flag
 
 from triptych_runtime.errors import FailedPrecondition
-from triptych_runtime.spec import ENVIRONMENT_PROGRAM, ContainerSpec, IdmappedMount, encode
+from triptych_runtime.spec import ENVIRONMENT_PROGRAM, ContainerSpec, PreparedMount, encode
+from triptych_runtime.spec.mount_options import attributes
 from triptych_runtime.spec.volumes import populate
 
 #: In the bundle: the pinned PID namespace of the container that this one joins (PID mode TARGET).
@@ -35,8 +36,8 @@ def write_bundle(bundle: Path, rootfs: Path, spec: ContainerSpec) -> None:
             _allow_execution(file.path)
     for volume in spec.anonymous_volumes:
         populate(rootfs, volume)
-    for idmapped in spec.idmapped:
-        _mount_idmapped(idmapped)
+    for mount in spec.prepared:
+        _prepare(mount)
     write_document(bundle, encode(spec.document))
 
 
@@ -61,10 +62,10 @@ def _allow_execution(program: Path) -> None:
         mounts.mount(str(program), program, None, flags)
 
 
-def _mount_idmapped(mount: IdmappedMount) -> None:
-    """An idmapped mount for an OCI runtime that cannot make it itself.
+def _prepare(mount: PreparedMount) -> None:
+    """Make a mount for an OCI runtime that cannot make it so itself.
 
-    :raises FailedPrecondition: when the source's file system has no idmapped mounts.
+    :raises FailedPrecondition: when the kernel refuses, as for a file system without idmapped mounts.
     """
     mount.target.parent.mkdir(exist_ok=True)
     if mount.source.is_dir():
@@ -72,8 +73,13 @@ def _mount_idmapped(mount: IdmappedMount) -> None:
     else:
         mount.target.touch()
     try:
-        mounts.bind_idmapped(mount.source, mount.target, mount.user_namespace)
+        changes = attributes(mount.options)
+        mounts.bind_with(mount.source, mount.target, changes, mount.user_namespace, slave=mount.slave)
     except OSError as error:
+        if mount.user_namespace is None:
+            raise FailedPrecondition(
+                f"mount_options: mount of {mount.source} with {', '.join(mount.options)}: {error}"
+            ) from error
         raise FailedPrecondition(
             f"idmapped mount of {mount.source}: {error}",
             hint="its file system must support idmapped mounts",
@@ -98,8 +104,8 @@ def remove_bundle(bundle: Path, volumes: Path) -> None:
     mounts.umount_all(bundle / TARGET_PIN)
     mounts.umount_all(bundle / ENVIRONMENT_PROGRAM)
     with contextlib.suppress(FileNotFoundError):
-        for idmapped in (bundle / "idmapped").iterdir():
-            mounts.umount_all(idmapped)
+        for prepared in (bundle / "prepared").iterdir():
+            mounts.umount_all(prepared)
     with contextlib.suppress(FileNotFoundError):
         for volume in (bundle / "image-volumes").iterdir():
             mounts.umount_all(volume / "view")

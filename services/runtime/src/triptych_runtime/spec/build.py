@@ -84,7 +84,7 @@ def build_container_spec(
         directories=tuple(made.directories),
         anonymous_volumes=tuple(made.volumes),
         relabels=tuple(made.relabels),
-        idmapped=tuple(made.idmapped),
+        prepared=tuple(made.prepared),
         files=tuple(files),
         raw_environment=tuple(raw),
     )

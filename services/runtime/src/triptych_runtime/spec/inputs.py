@@ -165,16 +165,22 @@ class Relabel:
 
 
 @dataclass(frozen=True, slots=True)
-class IdmappedMount:
+class PreparedMount:
     """A bind mount that the daemon makes before the container is created, for a handler that cannot.
 
-    `mounts.bind_idmapped(source, target, user_namespace)`; `target` is a directory or an empty file in the
-    bundle, as `source` is; unmount it when the container is removed.
+    `target` is a directory or an empty file in the bundle, as `source` is; unmount it when the container is
+    removed.
+
+    :ivar options: the request's mount_options (`mount_options.attributes`).
+    :ivar user_namespace: whose ID mapping it gets, None for none.
+    :ivar slave: whether what is mounted below `source` later is seen there too.
     """
 
     source: Path
     target: Path
-    user_namespace: Path
+    options: tuple[str, ...] = ()
+    user_namespace: Path | None = None
+    slave: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +210,7 @@ class ContainerSpec:
     """A built container.
 
     Before the OCI runtime gets the document: create `directories` (mode 0755, parents too), write `files`,
-    fill `anonymous_volumes`, do `relabels`, mount `idmapped`; in this order.
+    fill `anonymous_volumes`, do `relabels`, mount `prepared`; in this order.
 
     :ivar document: config.json; write it with `encode`.
     :ivar mounts: ContainerStatus.mounts, as peers report them: those of the request, host paths as given.
@@ -218,6 +224,6 @@ class ContainerSpec:
     directories: tuple[Path, ...] = ()
     anonymous_volumes: tuple[AnonymousVolume, ...] = ()
     relabels: tuple[Relabel, ...] = ()
-    idmapped: tuple[IdmappedMount, ...] = ()
+    prepared: tuple[PreparedMount, ...] = ()
     files: tuple[BundleFile, ...] = ()
     raw_environment: tuple[bytes, ...] = ()

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from triptych_errors import FailedPrecondition, InvalidArgument
+from triptych_linux import mounts
+from triptych_linux.mounts import Attributes
 
 # Options that say the same thing in different ways: the last one wins, two in one request contradict.
 # The recursive forms (runtime-spec, config.md#linux-mount-options) also reach what is mounted below.
@@ -24,10 +26,23 @@ _FAMILIES: Final = (
     ("rnodiratime", "rdiratime"),
     ("rnoatime", "rrelatime", "rstrictatime"),
 )
+_RECURSIVE: Final = frozenset(option for family in _FAMILIES[6:] for option in family)
 _FAMILY: Final = {option: family for family in _FAMILIES for option in family}
 # Every OCI runtime of the last years knows these, told or not.
 _UNIVERSAL: Final = frozenset(("noexec", "exec", "nosuid", "suid", "nodev", "dev"))
 ALLOWED: Final = frozenset(_FAMILY)
+_FLAGS: Final = {
+    "exec": mounts.MOUNT_ATTR_NOEXEC,
+    "suid": mounts.MOUNT_ATTR_NOSUID,
+    "dev": mounts.MOUNT_ATTR_NODEV,
+    "symfollow": mounts.MOUNT_ATTR_NOSYMFOLLOW,
+    "diratime": mounts.MOUNT_ATTR_NODIRATIME,
+}
+_ATIME: Final = {
+    "noatime": mounts.MOUNT_ATTR_NOATIME,
+    "relatime": 0,
+    "strictatime": mounts.MOUNT_ATTR_STRICTATIME,
+}
 _LOCKED: Final = ((os.ST_NOSUID, "nosuid"), (os.ST_NODEV, "nodev"), (os.ST_NOEXEC, "noexec"))
 
 
@@ -56,6 +71,30 @@ def merge(base: list[str], options: Iterable[str]) -> list[str]:
     wanted = list(dict.fromkeys(options))
     families = {_FAMILY[option] for option in wanted}
     return [option for option in base if _FAMILY.get(option) not in families] + wanted
+
+
+def of_top(options: Iterable[str]) -> list[str]:
+    """The options of the topmost mount, said without the recursive ones, which win."""
+    top: dict[tuple[str, ...], str] = {}
+    for option in sorted(options, key=_RECURSIVE.__contains__):
+        plain = option[1:] if option in _RECURSIVE else option
+        top[_FAMILY[plain]] = plain
+    return list(top.values())
+
+
+def attributes(options: Iterable[str]) -> list[Attributes]:
+    """What the options change of a mount, those last that reach what is mounted below."""
+    return sorted(map(_change, options), key=lambda change: change.recursive)
+
+
+def _change(option: str) -> Attributes:
+    recursive = option in _RECURSIVE
+    name = option[1:] if recursive else option
+    if name in _ATIME:
+        return Attributes(_ATIME[name], mounts.MOUNT_ATTR__ATIME, recursive)
+    if name in _FLAGS:
+        return Attributes(0, _FLAGS[name], recursive)
+    return Attributes(_FLAGS[name.removeprefix("no")], 0, recursive)
 
 
 def of_mount(path: str) -> list[str]:

@@ -18,11 +18,12 @@ from triptych_runtime.spec.facts import HandlerFeatures, HostFacts
 from triptych_runtime.spec.inputs import (
     AnonymousVolume,
     ContainerInputs,
-    IdmappedMount,
+    PreparedMount,
     Relabel,
     SandboxContext,
 )
 from triptych_runtime.spec.namespaces import id_mappings
+from triptych_runtime.spec.prepared import prepare
 
 _PROPAGATION: Final = {
     api_pb2.PROPAGATION_PRIVATE: "rprivate",
@@ -44,7 +45,7 @@ class Mounts:
     rootfs_propagation: str = ""
     directories: list[Path] = field(default_factory=list)
     relabels: list[Relabel] = field(default_factory=list)
-    idmapped: list[IdmappedMount] = field(default_factory=list)
+    prepared: list[PreparedMount] = field(default_factory=list)
     volumes: list[AnonymousVolume] = field(default_factory=list)
 
 
@@ -223,48 +224,39 @@ def _add(
     mount, source = bind.mount, bind.source
     if not (bind.image or bind.volume) and not os.path.exists(source):
         result.directories.append(Path(source))
+    target = inputs.bundle / "prepared" / str(len(result.prepared))
+    prepared = prepare(mount, source, target, sandbox, handler, image=bind.image)
+    if prepared is not None:
+        result.prepared.append(prepared)
+    if mount.selinux_relabel and mount_label and not bind.image:
+        result.relabels.append(Relabel(Path(source), mount_label))
     propagation = _PROPAGATION.get(mount.propagation, "rprivate")
     where = f"mounts: {mount.container_path}"
     result.rootfs_propagation = propagate(propagation, result.rootfs_propagation, where, source, find_mount)
-    readonly = mount.readonly or bind.image
-    access = "rro" if mount.recursive_read_only else "ro" if readonly else "rw"
-    locked = mount_options.of_mount(source) if sandbox.user_namespace is not None else []
-    options = mount_options.merge(["rbind", propagation, access, *locked], mount.mount_options)
-    if mount.selinux_relabel and mount_label and not bind.image:
-        result.relabels.append(Relabel(Path(source), mount_label))
+    options = _options(bind, propagation, sandbox, whole=prepared is None)
+    source = source if prepared is None else str(target)
     entry = default_mounts.entry(bind.destination, "bind", source, options)
-    if mount.uidMappings and not bind.image:
-        if handler.idmap_mounts:
-            entry |= {
-                "uidMappings": id_mappings(mount.uidMappings),
-                "gidMappings": id_mappings(mount.gidMappings),
-            }
-        else:
-            entry["source"] = str(_idmapped(bind, result, sandbox, inputs))
+    if mount.uidMappings and not bind.image and handler.idmap_mounts:
+        entry |= {
+            "uidMappings": id_mappings(mount.uidMappings),
+            "gidMappings": id_mappings(mount.gidMappings),
+        }
     result.entries.append(entry)
 
 
-def _idmapped(bind: _Bind, result: Mounts, sandbox: SandboxContext, inputs: ContainerInputs) -> Path:
-    """Have the daemon make the idmapped mount; it has the pod's mapping only."""
-    mount, pod = bind.mount, sandbox.user_namespace
-    where = f"mounts: {mount.container_path}"
-    if pod is None or sandbox.namespaces.user is None or not _same_mapping(mount, pod):
-        raise FailedPrecondition(
-            f"{where}: an ID mapping other than the pod's needs a runtime with idmapped mounts",
-            hint="crun 1.9 or runc 1.2, or later",
-        )
-    if mount.propagation != api_pb2.PROPAGATION_PRIVATE:
-        raise FailedPrecondition(
-            f"{where}: propagation with an ID mapping needs a runtime with idmapped mounts",
-            hint="crun 1.9 or runc 1.2, or later",
-        )
-    target = inputs.bundle / "idmapped" / str(len(result.idmapped))
-    result.idmapped.append(IdmappedMount(Path(bind.source), target, sandbox.namespaces.user))
-    return target
+def _options(bind: _Bind, propagation: str, sandbox: SandboxContext, *, whole: bool) -> list[str]:
+    """The options of a bind mount.
 
-
-def _same_mapping(mount: api_pb2.Mount, pod: api_pb2.UserNamespace) -> bool:
-    return list(mount.uidMappings) == list(pod.uids) and list(mount.gidMappings) == list(pod.gids)
+    :param whole: whether the OCI runtime has to reach what is mounted below; a file has nothing there, and
+        crun refuses to look.
+    """
+    mount = bind.mount
+    directory = os.path.isdir(bind.source) or not os.path.exists(bind.source)
+    readonly = "rro" if mount.recursive_read_only and directory else "ro"
+    access = readonly if mount.readonly or bind.image else "rw"
+    wanted = mount.mount_options if whole and directory else mount_options.of_top(mount.mount_options)
+    locked = mount_options.of_mount(bind.source) if sandbox.user_namespace is not None else []
+    return mount_options.merge(["rbind", propagation, access, *locked], wanted)
 
 
 def propagate(
