@@ -357,6 +357,27 @@ async def test_workers_run_side_by_side(tar: Callable[[], Any], unpack: Any) -> 
     assert [(tree.root / "f").read_bytes() for tree in trees] == [b"%d" % n for n in range(12)]
 
 
+async def test_who_leaves_an_export_does_not_wait_for_it(
+    tar: Callable[[], Any], unpack: Any, workers: UnpackWorkers, tmp_path: Path
+) -> None:
+    tree = await unpack(gzip.compress(tar().file(b"a", os.urandom(3_000_000)).end()))
+    tape = os.open(tree.tape, os.O_RDONLY)
+    read, write = os.pipe()
+    try:
+        async with asyncio.timeout(30):
+            async with workers.export(tree.root, tape, write, gzip=False):
+                await asyncio.to_thread(os.read, read, 1)
+        child = workers._child
+        assert child is not None
+        for fd in (read, write):
+            os.close(fd)
+        async with asyncio.timeout(30):
+            while any(children(pid) for pid in children(child.pid)):
+                await asyncio.sleep(0.02)
+    finally:
+        os.close(tape)
+
+
 async def test_leaving_early_leaves_no_process(workers: UnpackWorkers, tmp_path: Path) -> None:
     (tmp_path / "l").mkdir()
     fd = os.open(tmp_path / "tape", os.O_RDWR | os.O_CREAT)

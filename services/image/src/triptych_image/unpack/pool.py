@@ -148,12 +148,14 @@ class UnpackWorkers:
 
     @contextlib.asynccontextmanager
     async def export(self, root: Path, tape: int, out: int, *, gzip: bool) -> AsyncIterator[Report]:
-        """Play a layer's archive into a descriptor; await the report's `result("export")` for its end."""
+        """Play a layer's archive into a descriptor; await the report's `result("export")` for its end.
+
+        Leaving the context earlier ends the worker with its next word.
+        """
         async with self._job(), contextlib.AsyncExitStack() as stack:
             mount = _open_confined(root)
             stack.callback(os.close, mount)
             report, told = _report(stack)
-            stack.push_async_callback(report.ended)
             try:
                 self._send({"kind": "export", "gzip": gzip}, [told, mount, tape, out])
             finally:

@@ -115,10 +115,12 @@ def export(request: Request, fds: list[int], tell: Callable[[object], None]) -> 
     root, tape_fd, out = fds
     confine.confine(root, confine.READ_CAPABILITIES, _MEMORY)
     digest = hashlib.sha256()
+    on_chunk = _progress(tell, None, Limits())
     total = 0
     for chunk in _packed(play(tape_fd), bool(request.get("gzip")), digest.update):
         _write_all(out, chunk)
         total += len(chunk)
+        on_chunk(total, 0)
     return {"diff_id": "sha256:" + digest.hexdigest(), "written": total}
 
 
