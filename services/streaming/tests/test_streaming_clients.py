@@ -7,10 +7,12 @@ import os
 import shutil
 import socket
 import ssl
+import struct
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent import futures
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -165,14 +167,9 @@ def test_crictl_attach(runtime: Runtime, make_container, crictl, transport: str)
     assert done.stdout == b"got hello\n", done
 
 
-@TRANSPORTS
-async def test_crictl_port_forward(crictl, transport: str) -> None:
-    async def mirror(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(await reader.read())
-        writer.close()
-
-    server = await asyncio.start_server(mirror, "127.0.0.1", 0)
-    target = server.sockets[0].getsockname()[1]
+@asynccontextmanager
+async def forwarding(crictl: list[str], transport: str, target: int) -> AsyncIterator[int]:
+    """crictl at work, by the local port from which it forwards."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         local = probe.getsockname()[1]
@@ -182,6 +179,20 @@ async def test_crictl_port_forward(crictl, transport: str) -> None:
         assert process.stdout
         async with asyncio.timeout(20):
             assert b"Forwarding from" in await process.stdout.readline()
+        yield local
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+@TRANSPORTS
+async def test_crictl_port_forward(crictl, transport: str) -> None:
+    async def mirror(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.read())
+        writer.close()
+
+    server = await asyncio.start_server(mirror, "127.0.0.1", 0)
+    async with forwarding(crictl, transport, server.sockets[0].getsockname()[1]) as local:
         for _ in range(3):
             data = os.urandom(300_000)
             reader, writer = await asyncio.open_connection("127.0.0.1", local)
@@ -190,7 +201,25 @@ async def test_crictl_port_forward(crictl, transport: str) -> None:
             async with asyncio.timeout(20):
                 assert await reader.read() == data
             writer.close()
-    finally:
-        process.terminate()
-        await process.wait()
-        server.close()
+    server.close()
+
+
+@TRANSPORTS
+async def test_crictl_port_forward_outlives_a_connection_that_the_port_resets(crictl, transport: str) -> None:
+    async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if await reader.read(1) == b"r":
+            taken = writer.get_extra_info("socket")
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        else:
+            writer.write(b"fine")
+        writer.close()
+
+    server = await asyncio.start_server(reset, "127.0.0.1", 0)
+    async with forwarding(crictl, transport, server.sockets[0].getsockname()[1]) as local:
+        for request, answer in ((b"r", b""), (b"f", b"fine"), (b"r", b""), (b"f", b"fine")):
+            reader, writer = await asyncio.open_connection("127.0.0.1", local)
+            writer.write(request)
+            async with asyncio.timeout(20):
+                assert await reader.read() == answer
+            writer.close()
+    server.close()
