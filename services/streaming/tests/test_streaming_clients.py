@@ -205,7 +205,9 @@ async def test_crictl_port_forward(crictl, transport: str) -> None:
 
 
 @TRANSPORTS
-async def test_crictl_port_forward_outlives_a_connection_that_the_port_resets(crictl, transport: str) -> None:
+async def test_crictl_port_forward_outlives_a_connection_that_the_port_resets(
+    crictl, transport: str
+) -> None:
     async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if await reader.read(1) == b"r":
             taken = writer.get_extra_info("socket")
