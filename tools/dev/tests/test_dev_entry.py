@@ -46,10 +46,15 @@ def test_a_wrong_command_is_told_the_right_one() -> None:
     assert 'Did you mean "demo"?' in done.stderr
 
 
+def test_help_of_benchmarks_and_of_one_are_two() -> None:
+    assert "Usage: ./dev bench" in dev("bench", "--help").stdout
+    assert "bench_pods.py" in dev("bench", "pods", "--help").stdout
+
+
 def test_an_unknown_benchmark_lists_those_there_are() -> None:
     done = dev("bench", "nothing")
     assert done.returncode == 2
-    assert "there are: " in done.stderr
+    assert "is not one of 'pods', 'pull'" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_a_pull_that_fails(node: Any) -> None:
 
 def test_credentials_come_from_the_environment_or_stdin(node: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     done = node.run("image", "pull", "--user", "me", "registry.test/app:v1")
-    assert done.status == 1 and "there is no password" in done.err
+    assert done.status == 2 and "there is no password" in done.err
     monkeypatch.setenv("TRIPTYCH_REGISTRY_PASSWORD", "from environment")
     assert node.run("image", "pull", "--user", "me", "registry.test/app:v1").status == 0
     assert node.images.requests[-1].auth.password == "from environment"
@@ -82,7 +82,7 @@ def test_save_goes_through_the_exchange_directory(node: Any, tmp_path: Path, exc
     assert list(exchange.iterdir()) == []
     assert node.run("image", "save", "a:1").out == "archive of a:1"
     wrong = node.run("image", "save", "-f", "/nonexistent/out.tar", "a:1")
-    assert wrong.status == 1 and "/nonexistent is not a directory" in wrong.err
+    assert wrong.status == 2 and "/nonexistent is not a directory" in wrong.err
 
 
 def test_load_from_a_file_and_from_stdin(
@@ -97,7 +97,8 @@ def test_load_from_a_file_and_from_stdin(
     assert node.run("image", "load").status == 0
     assert node.images.requests[-1][1] == b"piped"
     assert list(exchange.iterdir()) == []
-    assert "does not exist" in node.run("image", "load", str(tmp_path / "none")).err
+    missing = node.run("image", "load", str(tmp_path / "none"))
+    assert missing.status == 2 and "does not exist" in missing.err
 
 
 def test_save_writes_into_what_is_no_file_and_replaces_nothing(node: Any, tmp_path: Path) -> None:
@@ -114,7 +115,7 @@ def test_save_writes_into_what_is_no_file_and_replaces_nothing(node: Any, tmp_pa
     assert found == [b"archive of a:1"]
     assert fifo.is_fifo()
     done = node.run("image", "save", "-f", str(directory), "a:1")
-    assert done.status == 1 and "is a directory" in done.err
+    assert done.status == 2 and "is a directory" in done.err
     before = os.stat("/dev/null")
     assert node.run("image", "save", "-f", "/dev/null", "a:1").status == 0
     assert os.stat("/dev/null").st_mode == before.st_mode

@@ -19,7 +19,10 @@ def parse(definition: Definition[S], argv: list[str]) -> Options:
     parser = _Parser(prog=definition.name, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.table = definition.settings
     parser.add_argument(
-        "--config", type=Path, help=f"configuration file (default {default}); FILE.d/*.toml over it"
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help=f"configuration file (default {default}); FILE.d/*.toml over it",
     )
     parser.add_argument(
         "--log-level", choices=[level.value for level in LogLevel], help="overrides log.level"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sys
+from typing import NoReturn
 
 import click
 from triptych_cli.context import Context
+from triptych_cli.ending import run
 from triptych_cli.lazy import Lazy, LazyGroup
 
 COMMANDS = {
@@ -33,24 +34,9 @@ def cli(ctx: click.Context) -> None:
     ctx.obj = Context()
 
 
-def main() -> None:
-    """Run a command; exits with 0, 1 when something failed, 2 for wrong arguments."""
-    from triptych_errors import TriptychError
-
-    try:
-        status = cli.main(prog_name="./dev", standalone_mode=False)
-    except TriptychError as error:
-        click.echo(f"./dev: {error.message}", err=True)
-        if error.hint:
-            click.echo(f"hint: {error.hint}", err=True)
-        sys.exit(1)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
-        sys.exit(130)
-    sys.exit(status if isinstance(status, int) else 0)
+def main() -> NoReturn:
+    """Run the command line."""
+    run(cli, "./dev")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import click
 
@@ -19,25 +18,16 @@ def names() -> list[str]:
     return sorted(path.stem.removeprefix("bench_") for path in BENCHES.glob("bench_*.py"))
 
 
-class _Name(click.ParamType[Path]):
-    name = "NAME"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        path = BENCHES / f"bench_{value}.py"
-        if not path.exists():
-            self.fail(f"no benchmark {value!r}; there are: {', '.join(names()) or 'none'}", param, ctx)
-        return path
-
-
-@click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
-@click.argument("program", type=_Name())
+@click.command(context_settings={"allow_interspersed_args": False})
+@click.argument("name", type=click.Choice(names()))
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def bench(program: Path, arguments: tuple[str, ...]) -> int:
-    """Run a benchmark; what follows its name goes to it.
+def bench(name: str, arguments: tuple[str, ...]) -> int:
+    """Run a benchmark; what follows its name goes to it (./dev bench pods --help).
 
     Its last line is one JSON object: {"bench": NAME, "host": ..., "results": ..., "ratios": ...}.
     """
-    child = subprocess.Popen([sys.executable, str(program), *arguments], cwd=CHECKOUT_ROOT)
+    program = str(BENCHES / f"bench_{name}.py")
+    child = subprocess.Popen([sys.executable, program, *arguments], cwd=CHECKOUT_ROOT)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal tells the benchmark too, which cleans up
     signal.signal(signal.SIGTERM, lambda *_: child.terminate())
     return child.wait()

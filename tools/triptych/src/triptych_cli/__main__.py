@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+from typing import NoReturn
 
 import click
 
 from triptych_cli import __version__
 from triptych_cli.context import Context, DaemonName, Output
+from triptych_cli.ending import run
 from triptych_cli.lazy import Lazy, LazyGroup
 
 COMMANDS = {
@@ -62,7 +63,12 @@ def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     help="Socket of triptych-streaming.",
 )
 @click.option(
-    "--timeout", type=float, default=10.0, show_default=True, metavar="SECONDS", help="For quick calls."
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Longest wait for what a daemon answers at once; pulls and the like have none.",
 )
 @click.option(
     "-o",
@@ -73,7 +79,12 @@ def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     help="Form of the results.",
 )
 @click.option(
-    "--version", is_flag=True, callback=_version, expose_value=False, is_eager=True, help="Show it."
+    "--version",
+    is_flag=True,
+    callback=_version,
+    expose_value=False,
+    is_eager=True,
+    help="Show the version and exit.",
 )
 @click.pass_context
 def cli(
@@ -98,27 +109,9 @@ def cli(
     )
 
 
-def main() -> None:
-    """Run the command; exits with 0, 1 when something failed, 2 for wrong arguments."""
-    from triptych_errors import TriptychError
-
-    try:
-        status = cli.main(prog_name="triptych", standalone_mode=False)
-    except TriptychError as error:
-        click.echo(f"triptych: {error.message}", err=True)
-        if error.hint:
-            click.echo(f"hint: {error.hint}", err=True)
-        sys.exit(1)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(141)
-    sys.exit(status if isinstance(status, int) else 0)
+def main() -> NoReturn:
+    """Run the command line."""
+    run(cli, "triptych")
 
 
 if __name__ == "__main__":

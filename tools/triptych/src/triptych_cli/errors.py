@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from triptych_errors import TriptychError
+from triptych_errors import Code, TriptychError
 
 
 class CliError(TriptychError):
-    """Ends the command with status 1; the hint is shown on a line of its own."""
+    """Ends the command; the hint is shown on a line of its own."""
+
+
+class WrongInput(CliError):
+    """What a person gave cannot be used."""
+
+    code = Code.INVALID_ARGUMENT
 
 
 class CallFailed(CliError):
     """A daemon answered with an error.
 
-    :param status: name of the gRPC status ("NOT_FOUND").
+    :param code: as the daemon gave it.
     """
 
-    def __init__(self, message: str, status: str, *, hint: str | None = None) -> None:
+    def __init__(self, message: str, code: Code, *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
-        self.status = status
+        self.code = code
 
 
 class DaemonDown(CliError):

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 
 import grpc
+from triptych_errors import Code
 
 from triptych_cli.context import Context, DaemonName
 from triptych_cli.errors import CallFailed, CliError, DaemonDown
@@ -52,7 +53,7 @@ def check_socket(socket: str, daemon: DaemonName) -> None:
 def translate(error: grpc.RpcError, socket: str, daemon: DaemonName) -> CliError:
     """A gRPC error as a sentence with a hint."""
     if not isinstance(error, grpc.Call):
-        return CallFailed(f"{daemon.unit}: {error}", "UNKNOWN")
+        return CallFailed(f"{daemon.unit}: {error}", Code.UNKNOWN)
     code, details = error.code(), error.details() or "no details"
     if code is grpc.StatusCode.UNAVAILABLE and ("connect" in details or "Connection" in details):
         return DaemonDown(
@@ -64,4 +65,4 @@ def translate(error: grpc.RpcError, socket: str, daemon: DaemonName) -> CliError
         hint = "give it longer with --timeout SECONDS"
     if code is grpc.StatusCode.UNIMPLEMENTED:
         hint = f"is {daemon.unit} an older version than this command? triptych status"
-    return CallFailed(details, code.name, hint=hint)
+    return CallFailed(details, Code[code.name], hint=hint)

@@ -5,16 +5,28 @@ from __future__ import annotations
 import io
 import tarfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from triptych_cli.context import Context
+from triptych_cli.errors import CliError, WrongInput
 from triptych_cli.options import output_option, pass_context
+
+if TYPE_CHECKING:
+    from triptych_cli.bundle.gather import Piece
 
 
 @click.command("support-bundle")
-@click.option("-f", "--file", "target", type=click.Path(dir_okay=False, path_type=Path), help="Where to.")
+@click.option(
+    "-f",
+    "--file",
+    "target",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Archive to write; default: triptych-support-TIME.tar.gz here.",
+)
 @click.option("--since", default="6 hours ago", show_default=True, help="How far back logs go.")
 @output_option
 @pass_context
@@ -29,23 +41,35 @@ def support_bundle(context: Context, target: Path | None, since: str) -> None:
 
     stamp = time.strftime("%Y%m%d-%H%M%S")
     path = target or Path(f"triptych-support-{stamp}.tar.gz")
-    index = [f"made {time.strftime('%Y-%m-%dT%H:%M:%S%z')}, logs since {since}", ""]
-    fresh = path.with_name(f".{path.name}.part")
-    fresh.touch(mode=0o600)
+    if not path.absolute().parent.is_dir():
+        raise WrongInput(f"{path.absolute().parent} is not a directory")
     try:
+        told = _write(path, f"triptych-support-{stamp}", since, pieces(context, since))
+    except OSError as error:
+        raise CliError(f"{path}: {error.strerror}") from None
+    if context.json:
+        render.as_json({"file": str(path.resolve()), "bytes": path.stat().st_size, "pieces": told})
+    else:
+        click.echo(f"{path}: {render.size(path.stat().st_size)}")
+
+
+def _write(path: Path, folder: str, since: str, pieces: Iterable[Piece]) -> list[str]:
+    """Write the archive and, when all is in it, give it its name; what became of each piece, a line each."""
+    told: list[str] = []
+    fresh = path.with_name(f".{path.name}.part")
+    try:
+        fresh.touch(mode=0o600)
         with tarfile.open(fresh, "w:gz") as archive:
-            for piece in pieces(context, since):
+            for piece in pieces:
                 if piece.content:
-                    _add(archive, f"triptych-support-{stamp}/{piece.name}", piece.content)
-                index.append(f"{piece.name}: {piece.problem or 'ok'}")
-            _add(archive, f"triptych-support-{stamp}/INDEX.txt", "\n".join(index) + "\n")
+                    _add(archive, f"{folder}/{piece.name}", piece.content)
+                told.append(f"{piece.name}: {piece.problem or 'ok'}")
+            head = f"made {time.strftime('%Y-%m-%dT%H:%M:%S%z')}, logs since {since}\n\n"
+            _add(archive, f"{folder}/INDEX.txt", head + "\n".join(told) + "\n")
         fresh.rename(path)
     finally:
         fresh.unlink(missing_ok=True)
-    if context.json:
-        render.as_json({"file": str(path.resolve()), "bytes": path.stat().st_size, "pieces": index[2:]})
-    else:
-        click.echo(f"{path}: {render.size(path.stat().st_size)}")
+    return told
 
 
 def _add(archive: tarfile.TarFile, name: str, content: str) -> None:

@@ -145,10 +145,10 @@ def _questions(context: Context) -> dict[str, Callable[[], Any]]:
     from triptych_cli.instances import instances
     from triptych_cli.status.collect import collect
     from triptych_cli.status.document import document
-    from triptych_cli.trace.request import Recorder, call
+    from triptych_cli.trace.request import Recorder, call, parse
 
     def rpc(method: str, body: str = "{}") -> Callable[[], Any]:
-        return lambda: call(context, Recorder(), method, body)
+        return lambda: call(context, Recorder(), parse(method, body))
 
     runtime, image = "runtime.v1.RuntimeService", "runtime.v1.ImageService"
     return {
@@ -161,7 +161,7 @@ def _questions(context: Context) -> dict[str, Callable[[], Any]]:
         "daemons/image-disk.json": rpc(f"{image}/ImageFsInfo"),
         "daemons/root-filesystems.json": rpc("triptych.rootfs.v1.RootfsService/ListRootfs"),
         "daemons/sessions.json": lambda: [
-            call(each, Recorder(), "triptych.streaming.v1.StreamingService/ListSessions", "{}")
+            call(each, Recorder(), parse("triptych.streaming.v1.StreamingService/ListSessions", "{}"))
             for each in instances(context, DaemonName.STREAMING)
         ],
     }

@@ -19,7 +19,7 @@ import click
 
 from triptych_cli import render
 from triptych_cli.context import Context, DaemonName
-from triptych_cli.errors import CliError
+from triptych_cli.errors import WrongInput
 from triptych_cli.options import output_option, pass_context
 
 EXCHANGE = Path("/var/lib/triptych/exchange")
@@ -53,12 +53,12 @@ def _readable(file: str) -> Iterator[Path]:
     """A path of what is to be loaded, as the daemon sees it; what is no file is read into one first."""
     path = Path(file)
     if file != "-" and not path.exists():
-        raise CliError(f"{file} does not exist")
+        raise WrongInput(f"{file} does not exist")
     if file != "-" and (path.is_file() or path.is_dir()):
         yield path.resolve()
         return
     if file == "-" and sys.stdin.isatty():
-        raise CliError(
+        raise WrongInput(
             "standard input is a terminal", hint="triptych image load FILE, or pipe an archive in"
         )
     with _exchange(Path(tempfile.gettempdir())) as directory:
@@ -71,7 +71,9 @@ def _readable(file: str) -> Iterator[Path]:
 
 @click.command()
 @click.argument("images", nargs=-1, required=True)
-@click.option("-f", "--file", "target", default="-", help="Where to; - (default) is standard output.")
+@click.option(
+    "-f", "--file", "target", default="-", help="File to write; - (the default) is standard output."
+)
 @pass_context
 def save(context: Context, images: tuple[str, ...], target: str) -> None:
     """Write IMAGES into one OCI layout tar, which docker load reads too."""
@@ -80,7 +82,7 @@ def save(context: Context, images: tuple[str, ...], target: str) -> None:
     from triptych_cli.rpc import channel
 
     if target == "-" and sys.stdout.isatty():
-        raise CliError("standard output is a terminal", hint="-f FILE, or pipe it somewhere")
+        raise WrongInput("standard output is a terminal", hint="-f FILE, or pipe it somewhere")
     final = _file_to_make(target)
     with _exchange(final.parent if final else Path(tempfile.gettempdir())) as directory:
         made = directory / "archive.tar"
@@ -104,10 +106,10 @@ def _file_to_make(target: str) -> Path | None:
     if target == "-" or (path.exists() and not path.is_file() and not path.is_dir()):
         return None
     if path.is_dir():
-        raise CliError(f"{path} is a directory")
+        raise WrongInput(f"{path} is a directory")
     final = path.resolve()
     if not final.parent.is_dir():
-        raise CliError(f"{final.parent} is not a directory")
+        raise WrongInput(f"{final.parent} is not a directory")
     return final
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from triptych_cli.errors import CliError
+from triptych_cli.errors import WrongInput
 
 if TYPE_CHECKING:
     from runtime.v1.api_pb2 import AuthConfig
@@ -32,15 +32,15 @@ def credential_options(function: F) -> F:
 def auth(user: str | None, password_stdin: bool) -> AuthConfig | None:
     """What goes into the request; None leaves it to the daemon's own credentials.
 
-    :raises CliError: a password without a user, or a user without a password.
+    :raises WrongInput: a password without a user, or a user without a password.
     """
     from runtime.v1 import api_pb2
 
     password = sys.stdin.readline().rstrip("\n") if password_stdin else os.environ.get(VARIABLE, "")
     if user is None:
         if password_stdin:
-            raise CliError("--password-stdin needs --user")
+            raise WrongInput("--password-stdin needs --user")
         return None
     if not password:
-        raise CliError("there is no password", hint=f"--password-stdin, or set {VARIABLE}")
+        raise WrongInput("there is no password", hint=f"--password-stdin, or set {VARIABLE}")
     return api_pb2.AuthConfig(username=user, password=password)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import click
+from triptych_errors import Code
 
 from triptych_cli import render
 from triptych_cli.context import Context, DaemonName
@@ -44,7 +45,7 @@ def pull(context: Context, reference: str, quiet: bool, user: str | None, passwo
     if last is None or not last.done:
         raise CliError(f"pull of {reference} ended without a result", hint="journalctl -u triptych-image")
     if last.error:
-        raise CallFailed(last.error, _status(last.error_code))
+        raise CallFailed(last.error, _code(last.error_code))
     seconds = time.monotonic() - started
     if context.json:
         received = sum(layer.received_bytes for layer in last.layers)
@@ -54,10 +55,8 @@ def pull(context: Context, reference: str, quiet: bool, user: str | None, passwo
         click.echo(last.image_id)
 
 
-def _status(code: int) -> str:
-    from triptych_errors import Code
-
-    return Code(code).name if code in list(Code) else str(code)
+def _code(number: int) -> Code:
+    return Code(number) if number in list(Code) else Code.UNKNOWN
 
 
 def _watch(messages: Iterable[PullProgress], *, quiet: bool) -> PullProgress | None:

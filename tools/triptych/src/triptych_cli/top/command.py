@@ -14,7 +14,12 @@ from triptych_cli.options import output_option, pass_context
 
 @click.command()
 @click.option(
-    "-d", "--delay", type=click.FloatRange(min=0.2), default=2.0, show_default=True, help="Seconds."
+    "-d",
+    "--delay",
+    type=click.FloatRange(min=0.2),
+    default=2.0,
+    show_default=True,
+    help="Seconds between samples.",
 )
 @click.option("-n", "--count", type=click.IntRange(min=1), help="Screens until it ends; default: endless.")
 @click.option(

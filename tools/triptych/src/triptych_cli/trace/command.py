@@ -46,8 +46,8 @@ def trace(ctx: click.Context, attributes: bool, config_dir: Path) -> None:
 @output_option
 @pass_context
 def status(context: Context) -> None:
-    """The runtime's Status."""
-    _traced(context, lambda recorder: _call(context, recorder, "runtime.v1.RuntimeService/Status", "{}"))
+    """Trace the runtime's Status."""
+    _call(context, "runtime.v1.RuntimeService/Status", "{}")
 
 
 @trace.command()
@@ -55,38 +55,42 @@ def status(context: Context) -> None:
 @output_option
 @pass_context
 def pull(context: Context, reference: str) -> None:
-    """A pull of REFERENCE."""
-    body = json.dumps({"image": {"image": reference}})
-    _traced(context, lambda recorder: _call(context, recorder, "runtime.v1.ImageService/PullImage", body))
+    """Trace a pull of REFERENCE."""
+    _call(context, "runtime.v1.ImageService/PullImage", json.dumps({"image": {"image": reference}}))
 
 
-@trace.command(short_help="RunPodSandbox from FILE; then stop and remove the pod.")
+@trace.command(short_help="Trace RunPodSandbox from FILE; then stop and remove the pod.")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--handler", default="", help="Runtime handler.")
 @click.option("--keep", is_flag=True, help="Leave the pod running.")
 @output_option
 @pass_context
 def run(context: Context, file: Path, handler: str, keep: bool) -> None:
-    """RunPodSandbox from FILE, a pod configuration in JSON as crictl takes it; then stop and remove it."""
-    from triptych_cli.trace.request import pod
+    """Trace RunPodSandbox from FILE, a pod configuration in JSON as crictl takes it; then stop and remove
+    the pod.
+    """
+    from triptych_cli.trace.request import read_pod, run_pod
 
-    _traced(context, lambda recorder: pod(context, recorder, file, handler, keep=keep))
+    config = read_pod(file)
+    _traced(context, lambda recorder: run_pod(context, recorder, config, handler, keep=keep))
 
 
-@trace.command(short_help="Any METHOD, with a JSON BODY.")
+@trace.command(short_help="Trace any METHOD, with a JSON BODY.")
 @click.argument("method")
 @click.argument("body", default="{}")
 @output_option
 @pass_context
 def call(context: Context, method: str, body: str) -> None:
-    """Any METHOD, such as runtime.v1.RuntimeService/ListContainers, with a JSON BODY."""
-    _traced(context, lambda recorder: _call(context, recorder, method, body))
+    """Trace any METHOD, such as runtime.v1.RuntimeService/ListContainers, with a JSON BODY."""
+    _call(context, method, body)
 
 
-def _call(context: Context, recorder: Recorder, method: str, body: str) -> object:
-    from triptych_cli.trace.request import call as invoke
+def _call(context: Context, method: str, body: str) -> None:
+    from triptych_cli.trace.request import call as make
+    from triptych_cli.trace.request import parse
 
-    return invoke(context, recorder, method, body)
+    rpc = parse(method, body)
+    _traced(context, lambda recorder: make(context, recorder, rpc))
 
 
 def _traced(context: Context, work: Callable[[Recorder], object]) -> None:
@@ -130,12 +134,19 @@ def _draw(context: Context, spans: list[Span], *, attributes: bool) -> None:
         render.console().print(tree(spans, attributes=attributes))
 
 
+def _address(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 0xFFFF:
+        raise click.BadParameter(f"{value!r} is not HOST:PORT")
+    return value
+
+
 @trace.command(short_help="Draw every trace that daemons send to ADDRESS.")
-@click.argument("address", default="127.0.0.1:4317")
+@click.argument("address", default="127.0.0.1:4317", callback=_address)
 @output_option
 @pass_context
 def listen(context: Context, address: str) -> None:
-    """Be the collector at ADDRESS, and draw every trace that arrives, until interrupted.
+    """Be the collector at ADDRESS (HOST:PORT), and draw every trace that arrives, until interrupted.
 
     For daemons that export all the time: [telemetry] endpoint = "http://127.0.0.1:4317".
     """

@@ -12,13 +12,15 @@ from typing import Any, TypeVar
 
 import grpc
 from google.protobuf import descriptor_pool, json_format, message_factory
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import Message
 from runtime.v1 import api_pb2, api_pb2_grpc
 from triptych.image.v1 import image_pb2
 from triptych.rootfs.v1 import rootfs_pb2
 from triptych.streaming.v1 import streaming_pb2
 
 from triptych_cli.context import Context, DaemonName
-from triptych_cli.errors import CliError
+from triptych_cli.errors import WrongInput
 from triptych_cli.rpc import channel
 from triptych_cli.trace.model import Span
 
@@ -63,33 +65,48 @@ class Recorder:
         )
 
 
-def call(context: Context, recorder: Recorder, method: str, body: str) -> dict[str, Any]:
-    """One unary or server-streaming RPC by its full name, with a JSON body.
+@dataclass(frozen=True, slots=True)
+class Rpc:
+    """A unary or server-streaming RPC that can be made."""
 
-    :raises CliError: no such method, a body that does not fit, or the daemon's error.
+    daemon: DaemonName
+    method: MethodDescriptor
+    request: Message
+
+
+def parse(method: str, body: str) -> Rpc:
+    """An RPC by its full name, with a JSON body.
+
+    :raises WrongInput: no such method, or a body that does not fit.
     """
     service_name, _, name = method.strip("/").rpartition("/")
     if service_name not in _SERVED_BY:
-        raise CliError(f"no service {service_name or method}", hint=f"one of {', '.join(_SERVED_BY)}")
+        raise WrongInput(f"no service {service_name or method}", hint=f"one of {', '.join(_SERVED_BY)}")
     found = descriptor_pool.Default().FindServiceByName(service_name).methods_by_name.get(name)
     if found is None or found.client_streaming:
-        raise CliError(f"{service_name} has no method {name}")
+        raise WrongInput(f"{service_name} has no method {name}")
     request = message_factory.GetMessageClass(found.input_type)()
-    answer_type = message_factory.GetMessageClass(found.output_type)
     try:
         json_format.Parse(body, request)
     except json_format.ParseError as error:
-        raise CliError(f"the body is no {found.input_type.full_name}: {error}") from None
-    with channel(context, _SERVED_BY[service_name]) as opened:
-        make: Any = opened.unary_stream if found.server_streaming else opened.unary_unary
+        raise WrongInput(f"the body is no {found.input_type.full_name}: {error}") from None
+    return Rpc(_SERVED_BY[service_name], found, request)
+
+
+def call(context: Context, recorder: Recorder, rpc: Rpc) -> dict[str, Any]:
+    """Make an RPC; gives its answer, or the last message of a stream.
+
+    :raises CliError: the daemon's error.
+    """
+    name = f"{rpc.method.containing_service.full_name}/{rpc.method.name}"
+    with channel(context, rpc.daemon) as opened:
+        make: Any = opened.unary_stream if rpc.method.server_streaming else opened.unary_unary
         invoke = make(
-            f"/{service_name}/{name}",
+            f"/{name}",
             request_serializer=lambda message: message.SerializeToString(),
-            response_deserializer=answer_type.FromString,
+            response_deserializer=message_factory.GetMessageClass(rpc.method.output_type).FromString,
         )
-        answer = recorder.call(
-            f"{service_name}/{name}", lambda metadata: _last(invoke(request, metadata=metadata))
-        )
+        answer = recorder.call(name, lambda metadata: _last(invoke(rpc.request, metadata=metadata)))
     return json_format.MessageToDict(answer) if answer is not None else {}
 
 
@@ -103,16 +120,26 @@ def _last(answer: Any) -> Any:
     return last
 
 
-def pod(context: Context, recorder: Recorder, file: Path, handler: str, *, keep: bool) -> str:
-    """Run the pod sandbox of a crictl pod configuration; stop and remove it again unless `keep`.
+def read_pod(file: Path) -> api_pb2.PodSandboxConfig:
+    """A pod configuration as crictl takes it.
 
-    :raises CliError: a file that is no PodSandboxConfig, or the daemon's error.
+    :raises WrongInput: the file is none.
     """
     config = api_pb2.PodSandboxConfig()
     try:
         json_format.ParseDict(json.loads(file.read_text()), config)
     except (ValueError, json_format.ParseError, OSError) as error:
-        raise CliError(f"{file}: {error}", hint="a pod configuration as crictl runp takes it") from None
+        raise WrongInput(f"{file}: {error}", hint="a pod configuration as crictl runp takes it") from None
+    return config
+
+
+def run_pod(
+    context: Context, recorder: Recorder, config: api_pb2.PodSandboxConfig, handler: str, *, keep: bool
+) -> str:
+    """Run a pod sandbox; stop and remove it again unless `keep`.
+
+    :raises CliError: the daemon's error.
+    """
     with channel(context, DaemonName.RUNTIME) as opened:
         stub = api_pb2_grpc.RuntimeServiceStub(opened)
         run = api_pb2.RunPodSandboxRequest(config=config, runtime_handler=handler)
