@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +33,25 @@ async def test_both_outputs_and_input(daemon, make_container) -> None:
         await remote.stdin.write(b"one\n")
         assert await remote.stdout.read_until(b"\n") == b"got one\n"
         assert await remote.stderr.read_until(b"\n") == b"also one\n"
+
+
+async def test_more_clients_than_the_monitor_takes_at_once_wait_for_it(daemon, make_container) -> None:
+    container = make_container("/bin/sh", "-c", "while echo here; do sleep 0.1; done")
+
+    async def one(tasks: asyncio.TaskGroup) -> None:
+        url = daemon.stub.OpenAttach(container.attach_request(stdin=False)).url
+        remote = await stack.enter_async_context(client.attach_spdy(url))
+        assert remote.stdout
+        tasks.create_task(remote.stdout.read_until(b"here\n"))
+
+    os.kill(container.conmon, signal.SIGSTOP)
+    try:
+        async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
+            for _ in range(14):  # it listens with a backlog of ten
+                await one(tasks)
+            os.kill(container.conmon, signal.SIGCONT)
+    finally:
+        os.kill(container.conmon, signal.SIGCONT)
 
 
 async def test_several_clients_see_the_same(daemon, make_container) -> None:

@@ -24,6 +24,8 @@ from triptych_streaming.workers.pump import sender_of
 _PACKET_IN = 8192
 _STDERR = 3
 _LONGEST = 107
+_AGAIN = 0.05
+"""Seconds until a monitor that others wait for is asked again: the kernel does not tell of room."""
 
 
 def _split(packet: memoryview) -> tuple[Channel, memoryview]:
@@ -128,12 +130,22 @@ class AttachBackend(Backend):
 
 
 async def _connect(connected: socket.socket, path: str) -> None:
-    loop = asyncio.get_running_loop()
     if len(os.fsencode(path)) <= _LONGEST:
-        await loop.sock_connect(connected, path)
+        await _connect_short(connected, path)
         return
     directory = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        await loop.sock_connect(connected, f"/proc/self/fd/{directory}/{os.path.basename(path)}")
+        await _connect_short(connected, f"/proc/self/fd/{directory}/{os.path.basename(path)}")
     finally:
         os.close(directory)
+
+
+async def _connect_short(connected: socket.socket, path: str) -> None:
+    """Unlike asyncio's, which takes a monitor with a full queue (ten clients) for connected."""
+    while True:
+        try:
+            connected.connect(path)
+        except BlockingIOError:
+            await asyncio.sleep(_AGAIN)
+        else:
+            return
