@@ -191,6 +191,16 @@ def test_lower_number_is_refused_and_spares_the_live_stream(pair: Pair) -> None:
     assert server.open_streams == (1, 3)
 
 
+def test_streams_above_the_limit_are_no_faults() -> None:
+    client, server = Connection(Role.CLIENT), Connection(Role.SERVER, Limits(streams=1, stream_faults=1))
+    for _ in range(9):
+        client.open_stream([])
+    server.receive_data(client.data_to_send())
+    assert server.data_to_send() == b"".join(
+        rst(2 * each + 3, ResetStatus.REFUSED_STREAM) for each in range(8)
+    )
+
+
 def test_streams_above_the_limit_are_refused_and_the_headers_stay_in_step() -> None:
     client, server = Connection(Role.CLIENT), Connection(Role.SERVER, Limits(streams=1))
     client.open_stream([(b"n", b"1")])

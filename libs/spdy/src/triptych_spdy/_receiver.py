@@ -108,7 +108,8 @@ class Receiver:
             return
         limit = self._limits.streams
         if len(self._streams) >= limit and sum(each % 2 == self._parity for each in self._streams) >= limit:
-            self._refuse(stream_id, ResetStatus.REFUSED_STREAM)
+            # No fault: the peer does not know the limit, and may try again for as long as it lives.
+            self._reset(stream_id, ResetStatus.REFUSED_STREAM)
             return
         stream = Stream(stream_id, send_window=self._flow.initial_send if self._flow else INITIAL_WINDOW)
         stream.remote_closed = bool(flags & ControlFlag.FIN)
@@ -245,4 +246,7 @@ class Receiver:
         self._faults += 1
         if self._faults > self._limits.stream_faults:
             raise ProtocolError(f"more than {self._limits.stream_faults} faults")
+        self._reset(stream_id, status)
+
+    def _reset(self, stream_id: int, status: ResetStatus) -> None:
         self._out.append(frames.word_pair(FrameType.RST_STREAM, frames.WordPair(stream_id, status)))
