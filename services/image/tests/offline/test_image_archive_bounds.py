@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,18 @@ def test_what_breaks_off_is_no_archive(tmp_path: Path, tar: Any) -> None:
         with pytest.raises(ImageMalformed, match="ends too early"):
             TarArchive(written(tmp_path / "x.tar", whole[:size]))
     assert content(TarArchive(written(tmp_path / "x.tar", whole[:-1024])), "a") == b"1" * 5000
+
+
+def test_an_archive_that_is_replaced_holds_nobody_up(tmp_path: Path, tar: Any) -> None:
+    path = tmp_path / "x.tar"
+    found = TarArchive(written(path, tar().file(b"a", b"1" * 5000).end()))
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ImageMalformed, match="Illegal seek"):
+        content(found, "a")
+    path.unlink()
+    with pytest.raises(ImageMalformed, match="No such file"):
+        content(found, "a")
 
 
 def test_a_sparse_member_is_none_to_read(tmp_path: Path, tar: Any) -> None:

@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import tarfile
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,32 @@ from runtime.v1 import api_pb2
 from triptych.image.v1 import image_pb2
 from triptych_image.errors import DiskFull, InvalidRequest
 from triptych_image.offline.push import Pusher
+from triptych_image.offline.threads import open_in_thread
 from triptych_image.offline.writer import writing
 from triptych_image.registry import Credentials
 from triptych_oci import Reference
 
 Start = Callable[..., Any]
+
+
+async def test_a_descriptor_that_nobody_waits_for_is_closed(tmp_path: Path) -> None:
+    go_on = threading.Event()
+    opened: list[int] = []
+
+    def call() -> int:
+        go_on.wait(60)
+        opened.append(os.open(tmp_path, os.O_RDONLY))
+        return opened[0]
+
+    task = asyncio.create_task(open_in_thread(call))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    go_on.set()
+    async with asyncio.timeout(60):
+        while not opened or os.path.exists(f"/proc/self/fd/{opened[0]}"):
+            await asyncio.sleep(0.01)
 
 
 async def test_archives_at_once_under_one_name(tmp_path: Path) -> None:

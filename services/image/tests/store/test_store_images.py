@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import sqlite3
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -249,6 +251,24 @@ async def test_files_to_go_on_from_go_when_nobody_did(store: Store) -> None:
         assert os.listdir(partials) == ["held"]
     assert await store.collect_partials() == 8192
     assert os.listdir(partials) == []
+
+
+async def test_a_file_to_go_on_from_may_go_meanwhile(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever writes it removes it at the end, in a thread of his own."""
+    held = store.paths.partials / "held"
+    held.touch()
+    original = os.scandir
+
+    @contextlib.contextmanager
+    def scandir(path: Path) -> Iterator[list[os.DirEntry[str]]]:
+        with original(path) as entries:
+            found = list(entries)
+        held.unlink()
+        yield found
+
+    async with store.hold_partial(held):
+        monkeypatch.setattr(os, "scandir", scandir)
+        assert await store.collect_partials(all_unused=True) == 0
 
 
 async def test_the_janitor_drops_files_to_go_on_from(store: Store) -> None:

@@ -14,7 +14,7 @@ from triptych_oci import Descriptor, Digest
 
 from triptych_image.errors import ImageMalformed, InvalidRequest, LayerMismatch
 from triptych_image.offline.members import Archive, DirectoryArchive, Member, TarArchive
-from triptych_image.offline.threads import in_thread
+from triptych_image.offline.threads import in_thread, open_in_thread
 from triptych_image.pull.reserve import check_reserve
 from triptych_image.registry import SinkClosed
 from triptych_image.settings import Settings
@@ -37,8 +37,14 @@ def read(member: Member | None, what: str) -> bytes:
         raise ImageMalformed(f"{what} is missing in the archive")
     if member.size > _DOCUMENT_MAX:
         raise ImageMalformed(f"{what} has {member.size} bytes, more than {_DOCUMENT_MAX}")
-    with member.path.open("rb") as file:
-        return os.pread(file.fileno(), member.size, member.offset)
+    try:
+        fd = member.open()
+        try:
+            return os.pread(fd, member.size, member.offset)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise ImageMalformed(f"{what}: {member.path}: {error.strerror}") from None
 
 
 @contextlib.asynccontextmanager
@@ -92,10 +98,10 @@ async def _inflate(
     check_reserve(store, settings)
     with contextlib.ExitStack() as files:
         try:
-            packed = await asyncio.to_thread(os.open, path, os.O_RDONLY | os.O_CLOEXEC)
+            packed = await open_in_thread(os.open, path, os.O_RDONLY | os.O_CLOEXEC)
             files.callback(os.close, packed)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            out = await asyncio.to_thread(os.open, scratch, flags, 0o600)
+            out = await open_in_thread(os.open, scratch, flags, 0o600)
             files.callback(os.close, out)
         except OSError as error:
             raise disk_error(error, f"unpack {path}") from error
@@ -125,7 +131,7 @@ class ArchiveSource:
         """Send a blob into a pipe, by the kernel alone."""
         member = self._member(descriptor)
         os.set_blocking(sink, False)
-        file = await asyncio.to_thread(os.open, member.path, os.O_RDONLY | os.O_CLOEXEC)
+        file = await open_in_thread(member.open)
         try:
             while offset < member.size:
                 size = min(member.size - offset, _CHUNK)
@@ -156,7 +162,7 @@ class ArchiveSource:
     async def read(self, descriptor: Descriptor, offset: int) -> AsyncIterator[bytes]:
         """A blob in chunks."""
         member = self._member(descriptor)
-        file = await asyncio.to_thread(os.open, member.path, os.O_RDONLY | os.O_CLOEXEC)
+        file = await open_in_thread(member.open)
         try:
             while offset < member.size:
                 size = min(member.size - offset, _CHUNK)

@@ -102,7 +102,7 @@ def _described(
 
 def _describe(member: Member, diff_id: Digest) -> Descriptor:
     """A layer of a docker archive: a plain tar as a rule, whose digest is the diff ID then."""
-    fd = os.open(member.path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = member.open()
     try:
         packing = sniff_compression(os.pread(fd, 6, member.offset))
         if packing is Compression.NONE:

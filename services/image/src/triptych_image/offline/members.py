@@ -27,6 +27,13 @@ class Member:
     offset: int
     size: int
 
+    def open(self) -> int:
+        """A descriptor of the file that it lies in.
+
+        :raises OSError: when that is gone. A FIFO that took its place does not hold anybody up.
+        """
+        return os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+
 
 class Archive(Protocol):
     """Files by name."""
@@ -61,7 +68,7 @@ class TarArchive:
         self._members: dict[str, Member] = {}
         self._links: dict[str, str] = {}
         self._names = 0
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = Member(path, 0, 0).open()
         try:
             self._scan(path, _Headers(fd))
         except Refused as error:

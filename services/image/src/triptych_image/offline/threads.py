@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -21,3 +22,18 @@ async def in_thread(call: Callable[P, T], *arguments: P.args, **named: P.kwargs)
     except asyncio.CancelledError:
         await asyncio.wait([calling])
         raise
+
+
+async def open_in_thread(call: Callable[P, int], *arguments: P.args, **named: P.kwargs) -> int:
+    """The descriptor that a call in a thread opens; closed if the caller was cancelled meanwhile."""
+    opening = asyncio.ensure_future(asyncio.to_thread(call, *arguments, **named))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_close)
+        raise
+
+
+def _close(opened: asyncio.Future[int]) -> None:
+    if not opened.cancelled() and opened.exception() is None:
+        os.close(opened.result())

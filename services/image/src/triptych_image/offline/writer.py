@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from triptych_image.errors import InvalidRequest
-from triptych_image.offline.threads import in_thread
+from triptych_image.offline.threads import in_thread, open_in_thread
 from triptych_image.store import disk_error
 
 _BLOCK = 512
@@ -75,7 +75,7 @@ async def writing(path: Path) -> AsyncIterator[ArchiveWriter]:
     :raises DiskFull: when there is no room.
     """
     scratch = path.with_name(f".{path.name[:_NAME_MAX]}.{secrets.token_hex(8)}.part") if path.name else path
-    fd = await in_thread(_create, path, scratch)
+    fd = await open_in_thread(_create, path, scratch)
     try:
         yield ArchiveWriter(fd)
         await in_thread(os.rename, scratch, path)

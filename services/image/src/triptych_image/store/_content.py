@@ -148,8 +148,10 @@ class Content(Core):
             newest = time.time_ns() - (0 if all_unused else int(self.keep_seconds * 1e9))
             with os.scandir(self.paths.partials) as entries:
                 for entry in entries:
+                    if entry.name in self._held_partials:
+                        continue  # may be gone the next moment
                     info = entry.stat(follow_symlinks=False)
-                    if entry.name not in self._held_partials and info.st_mtime_ns <= newest:
+                    if info.st_mtime_ns <= newest:
                         size += info.st_blocks * 512
                         discard(self.paths, Path(entry.path))
             return size
