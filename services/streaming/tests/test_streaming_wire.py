@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import math
 import socket
 import struct
@@ -36,6 +37,31 @@ async def connected() -> AsyncIterator[tuple[Wire, socket.socket]]:
             acceptor.stop(shared=True)
             yield wire, client
             wire.abort()
+
+
+class Exhausted(socket.socket):
+    """A listener of a process without descriptors."""
+
+    asked = False
+
+    def accept(self) -> tuple[socket.socket, object]:
+        self.asked = True
+        raise OSError(errno.EMFILE, "Too many open files")
+
+
+async def test_a_listener_is_given_up_also_while_descriptors_lack() -> None:
+    with Exhausted() as listener, socket.socket() as client:
+        listener.setblocking(False)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        acceptor = Acceptor(listener, lambda connection: None)
+        acceptor.start()
+        client.connect(listener.getsockname())
+        while not listener.asked:
+            await asyncio.sleep(0)
+        acceptor.stop(shared=True)
+        assert listener.fileno() < 0
+        acceptor.start()  # as the end of the rest does
 
 
 async def test_the_kernel_watches_silent_clients() -> None:

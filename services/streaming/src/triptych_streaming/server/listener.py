@@ -106,9 +106,10 @@ class Acceptor:
         self._on_connection = on_connection
         self._loop = asyncio.get_running_loop()
         self._running = False
+        self._stopped = False
 
     def start(self) -> None:
-        if not self._running:
+        if not (self._running or self._stopped):
             self._running = True
             self._loop.add_reader(self._listener.fileno(), self._ready)
 
@@ -118,8 +119,9 @@ class Acceptor:
         :param shared: others hold it too, and take what waits in it; else that is taken here first, because
             closing would reset it.
         """
-        if not self._running:
+        if self._stopped:
             return
+        self._stopped = True
         self._pause()
         if not shared:
             while self._take():
