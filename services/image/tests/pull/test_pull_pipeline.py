@@ -392,6 +392,26 @@ async def test_a_pull_that_meets_the_removal_of_its_image_commits_what_is_there(
     assert await whole(store, workers)
 
 
+async def test_a_pull_that_meets_the_removal_of_a_manifest_it_was_about_to_read_fetches_it(
+    puller: Puller, store: Store, registry: Any, make_image: Any, layer_of: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    image = make_image(layer_of({"a": b"1"}))
+    name = registry.add("x:1", image)
+    await pull(puller, name)
+    blob_size = store.blob_size
+
+    def then_removed(digest: Digest) -> int:
+        size = blob_size(digest)
+        store.paths.blob(digest).unlink(missing_ok=True)
+        return size
+
+    monkeypatch.setattr(store, "blob_size", then_removed)
+    registry.requests.clear()
+    assert await pull(puller, name) == image.id
+    assert [request.split()[0] for request in registry.requests] == ["HEAD", "GET"]
+
+
 async def test_a_pull_by_another_name_that_meets_the_removal_of_its_image_fetches_it(
     puller: Puller, store: Store, workers: UnpackWorkers, registry: Any, make_image: Any, layer_of: Any,
     monkeypatch: pytest.MonkeyPatch,

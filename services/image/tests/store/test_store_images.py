@@ -3,8 +3,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -27,6 +29,8 @@ from triptych_image.store import (
     Store,
     layer_key,
 )
+from triptych_image.store._database import Database
+from triptych_image.store.ballast import Ballast
 from triptych_oci import Digest
 
 
@@ -422,3 +426,30 @@ async def test_an_image_that_comes_again_keeps_its_age(store: Store) -> None:
     found = store.find(first.id)
     assert found is not None
     assert (found.created_at, found.source, store.find("host/x:1")) == (1, "host/x:1", found)
+
+
+async def test_a_failure_that_its_cancelled_caller_never_hears_of_is_no_error_of_the_loop(
+    store: Store,
+) -> None:
+    stray: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: stray.append(context))
+    began, end = threading.Event(), threading.Event()
+
+    def fail(_: sqlite3.Connection) -> None:
+        began.set()
+        assert end.wait(60)
+        raise OSError(errno.EIO, "no disk")
+
+    database = Database(store.paths.root / "other.db", Ballast(store.paths.root / "other"))
+    running = asyncio.create_task(database.run(fail))
+    await asyncio.to_thread(began.wait, 60)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    end.set()
+    await database.close()
+    del running
+    gc.collect()
+    await asyncio.sleep(0)
+    assert stray == []

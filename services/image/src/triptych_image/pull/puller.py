@@ -154,9 +154,13 @@ class Puller:
         return top, await repository.select(top, self.matcher)
 
     def _small_blob(self, digest: Digest) -> bytes | None:
-        """A manifest or config that is stored."""
-        size = self._store.blob_size(digest)
-        return self._store.read_blob(digest) if 0 < size <= _SMALL_MAX else None
+        """A manifest or config that is stored; nothing of it is claimed, so it may be removed meanwhile."""
+        if not 0 < self._store.blob_size(digest) <= _SMALL_MAX:
+            return None
+        try:
+            return self._store.read_blob(digest)
+        except ImageNotFound:
+            return None
 
     def _known(self, selected: Selected) -> ImageRecord | None:
         """The image, if it is whole already and came by the same manifest."""

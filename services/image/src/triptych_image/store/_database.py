@@ -50,7 +50,10 @@ class Database:
         """
         loop = asyncio.get_running_loop()
         running = loop.run_in_executor(self._thread, self._call, work, frees)
-        return await asyncio.shield(running)
+        # A caller who was cancelled will not ask how it ended.
+        running.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.wait([running])
+        return running.result()
 
     def post(self, work: Callable[[], None]) -> None:
         """Run a function in the thread after what was asked for before; nobody waits for it."""
