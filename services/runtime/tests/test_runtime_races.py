@@ -796,6 +796,24 @@ async def test_a_start_cut_off_by_a_shutdown_is_undone_by_the_next_daemon(node: 
     assert (await stored(node))[1] == {APP: "created"}
 
 
+async def test_what_a_start_finishes_and_finds_is_told_to_who_listens_already(node: Node) -> None:
+    """A client may have come before: the records are shown while they are held against the kernel."""
+    await a_pod(node, namespaces={"net": "/x/net", "ipc": "/x/ipc"})  # of which one is pinned
+    await a_container(node, ContainerPhase.REMOVING)
+    removing, making = "8" * 64, "9" * 64
+    await a_pod(node, id=removing, phase=SandboxPhase.REMOVING)
+    await a_pod(node, id=making, phase=SandboxPhase.CREATING)
+    node.sandbox_statuses.get(removing, node.state.sandboxes[removing])
+    with node.events.subscribe() as events:
+        await recovery.reconcile(node, rebooted=False)
+        node.events.close()
+        told = [(event.container_id, event.container_event_type) async for event in events]
+    assert told[0] == (POD, cri.CONTAINER_STOPPED_EVENT)
+    assert sorted(told[1:]) == sorted((gone, cri.CONTAINER_DELETED_EVENT) for gone in (APP, removing))
+    assert await stored(node) == ({POD: "notready"}, {})
+    assert removing not in node.sandbox_statuses._entries
+
+
 async def test_what_hangs_does_not_keep_the_daemon_from_getting_ready(
     node: Node, steps: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,13 +35,19 @@ async def _remove(node: Node, record: ContainerRecord) -> None:
         if current.visible:
             current = msgspec.structs.replace(current, phase=ContainerPhase.REMOVING)
             await node.state.show(current)
-        fault("remove_container.marked")
-        await discard(node, current)
-        fault("remove_container.discarded")
-        await node.state.delete(current)
-        log.info("removed container", extra={"container": record.id, "container_name": record.name})
-        if current.visible:
-            emit(node, current, api_pb2.CONTAINER_DELETED_EVENT)
+        await finish(node, current)
+
+
+async def finish(node: Node, record: ContainerRecord) -> None:
+    """Remove what is left of a container, its record last, and tell of it; the caller holds its lock."""
+    fault("remove_container.marked")
+    await discard(node, record)
+    fault("remove_container.discarded")
+    await node.state.delete(record)
+    extra = {"container": record.id, "container_name": record.name, "phase": record.phase.value}
+    log.info("removed container", extra=extra)
+    if record.visible:
+        emit(node, record, api_pb2.CONTAINER_DELETED_EVENT)
     node.forget(record.id)
 
 

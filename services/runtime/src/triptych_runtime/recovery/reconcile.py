@@ -20,13 +20,13 @@ from triptych_errors import TriptychError
 from triptych_runtime import clock
 from triptych_runtime.containers import watch
 from triptych_runtime.containers.exits import release, undo_start
-from triptych_runtime.containers.remove import discard
+from triptych_runtime.containers.remove import finish as finish_container
 from triptych_runtime.lifecycle import each
 from triptych_runtime.model import ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord
 from triptych_runtime.namespaces import InitProcess
 from triptych_runtime.node import Node
 from triptych_runtime.recovery.orphans import remove_orphans
-from triptych_runtime.sandboxes import discard_sandbox, lost_namespaces, stop_sandbox
+from triptych_runtime.sandboxes import finish_sandbox, lose, lost_namespaces, stop_sandbox
 
 log = logging.getLogger(__name__)
 
@@ -149,9 +149,7 @@ async def _resume(node: Node, container_id: str) -> None:
 
 async def _remove_container(node: Node, record: ContainerRecord) -> None:
     async with node.locks.hold(record.id):
-        await discard(node, record)
-        await node.state.delete(record)
-    log.info("removed a half-made container", extra={"container": record.id, "phase": record.phase.value})
+        await finish_container(node, record)
 
 
 async def _half_started(node: Node, record: ContainerRecord) -> None:
@@ -175,9 +173,7 @@ async def _remove_sandbox(node: Node, record: SandboxRecord) -> None:
         await node.flights.settled(f"remove {container.id}")
         if container.id in node.state.containers:
             await _remove_container(node, container)
-    await discard_sandbox(node, record)
-    await node.state.delete(record)
-    log.info("removed a half-made sandbox", extra={"sandbox": record.id, "phase": record.phase.value})
+    await finish_sandbox(node, record)
 
 
 async def _undo_restore(node: Node, record: SandboxRecord) -> None:
@@ -198,5 +194,4 @@ async def _check(node: Node, record: SandboxRecord) -> None:
     ):
         problem = "its init process is gone"
     if problem:
-        log.warning("a sandbox is not ready any more", extra={"sandbox": record.id, "problem": problem})
-        await node.state.show(msgspec.structs.replace(record, phase=SandboxPhase.NOT_READY))
+        await lose(node, record.id, problem)

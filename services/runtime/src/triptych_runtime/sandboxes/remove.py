@@ -28,11 +28,16 @@ async def _remove(node: Node, record: SandboxRecord) -> None:
     await each(remove(node, container) for container in node.state.containers_of(record.id))
     fault("remove_pod_sandbox.containers")
     removing = await change(node, record.id, phase=SandboxPhase.REMOVING)
-    if removing is None:
-        return
+    if removing is not None:
+        await finish(node, removing)
+
+
+async def finish(node: Node, record: SandboxRecord) -> None:
+    """Remove what is left of a sandbox without containers, its record last, and tell of it."""
     fault("remove_pod_sandbox.marked")
-    await discard_sandbox(node, removing)
-    await node.state.delete(removing)
-    log.info("removed pod sandbox", extra={"sandbox": record.id})
-    emit_sandbox(node, removing, api_pb2.CONTAINER_DELETED_EVENT)
+    await discard_sandbox(node, record)
+    await node.state.delete(record)
+    log.info("removed pod sandbox", extra={"sandbox": record.id, "phase": record.phase.value})
+    if record.visible:
+        emit_sandbox(node, record, api_pb2.CONTAINER_DELETED_EVENT)
     node.forget(record.id)
