@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import msgspec
 import pytest
 from runtime.v1 import api_pb2
 from triptych.image.v1 import image_pb2
@@ -22,7 +23,10 @@ from triptych_image.offline.push import Pusher
 from triptych_image.offline.threads import open_in_thread
 from triptych_image.offline.writer import writing
 from triptych_image.registry import Credentials
-from triptych_oci import Reference
+from triptych_image.settings import Settings
+from triptych_image.store import LayerRecord, Store, layer_key
+from triptych_image.unpack.pool import UnpackWorkers
+from triptych_oci import Digest, Reference
 
 Start = Callable[..., Any]
 
@@ -175,6 +179,26 @@ async def test_credentials_of_a_push_are_for_its_registry_alone(destination: str
     registry: Any = Registry()
     pulled: Any = Pulled()
     async with contextlib.AsyncExitStack() as stack:
-        pusher = Pusher(nothing, registry, nothing)
+        pusher = Pusher(nothing, registry, nothing, nothing)
         await pusher._origin(stack, pulled, Reference.parse(destination), mine)
     assert asked == [("reg.io/x:1", mine if same else None)]
+
+
+@pytest.mark.integration
+async def test_a_layer_that_is_packed_anew_leaves_the_reserve(
+    store: Store, workers: UnpackWorkers, unpack: Any, tar: Any
+) -> None:
+    tree = await unpack(tar().file(b"a", b"1" * 100_000).end())
+    diff_id = Digest(tree.found.diff_id)
+    record = LayerRecord(layer_key(diff_id), diff_id, 4096, 2, True, (), (), "", 1)
+    await store.add_layer(record, tree.root, tree.tape)
+    nothing: Any = None
+    for reserve in (0, 1 << 60):
+        unpacking = msgspec.structs.replace(Settings().unpack, reserve_bytes=reserve)
+        settings = msgspec.structs.replace(Settings(), unpack=unpacking)
+        packing = Pusher(store, nothing, workers, settings)._pack(record.key, diff_id, store.paths.scratch())
+        if reserve == 0:
+            assert (await packing).size > 0
+        else:
+            with pytest.raises(DiskFull, match="below the reserve"):
+                await packing

@@ -15,7 +15,7 @@ from triptych_oci import Descriptor, Digest
 from triptych_image.errors import ImageMalformed, InvalidRequest, LayerMismatch
 from triptych_image.offline.members import Archive, DirectoryArchive, Member, TarArchive
 from triptych_image.offline.threads import in_thread, open_in_thread
-from triptych_image.pull.reserve import check_reserve
+from triptych_image.pull.reserve import within_reserve
 from triptych_image.registry import SinkClosed
 from triptych_image.settings import Settings
 from triptych_image.store import Store, disk_error
@@ -25,7 +25,6 @@ from triptych_image.unpack.worker.limits import RATIO_FLOOR
 
 _DOCUMENT_MAX = 8 << 20
 _CHUNK = 1 << 20
-_WATCH_SECONDS = 0.1
 
 
 def read(member: Member | None, what: str) -> bytes:
@@ -95,7 +94,6 @@ def _read_list(path: Path) -> Archive:
 async def _inflate(
     path: Path, scratch: Path, store: Store, workers: UnpackWorkers, settings: Settings
 ) -> None:
-    check_reserve(store, settings)
     with contextlib.ExitStack() as files:
         try:
             packed = await open_in_thread(os.open, path, os.O_RDONLY | os.O_CLOEXEC)
@@ -107,13 +105,7 @@ async def _inflate(
             raise disk_error(error, f"unpack {path}") from error
         ratio = settings.unpack.max_ratio
         async with workers.inflate(packed, out, ratio=ratio, ratio_floor=RATIO_FLOOR) as report:
-            ending = asyncio.ensure_future(report.result(f"unpack {path}"))
-            try:
-                while not (await asyncio.wait([ending], timeout=_WATCH_SECONDS))[0]:
-                    check_reserve(store, settings)
-                await ending
-            finally:
-                ending.cancel()
+            await within_reserve(report.result(f"unpack {path}"), store, settings)
 
 
 class ArchiveSource:

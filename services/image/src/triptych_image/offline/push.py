@@ -30,7 +30,9 @@ from triptych_oci import (
 )
 
 from triptych_image.errors import ImageNotFound, NotReproducible
+from triptych_image.pull.reserve import within_reserve
 from triptych_image.registry import Credentials, RegistryClient, Repository
+from triptych_image.settings import Settings
 from triptych_image.store import ImageKind, ImageRecord, Store, layer_key
 from triptych_image.unpack.pool import UnpackWorkers
 
@@ -42,10 +44,13 @@ _CHUNK = 1 << 18
 class Pusher:
     """Pushes images."""
 
-    def __init__(self, store: Store, registry: RegistryClient, workers: UnpackWorkers) -> None:
+    def __init__(
+        self, store: Store, registry: RegistryClient, workers: UnpackWorkers, settings: Settings
+    ) -> None:
         self._store = store
         self._registry = registry
         self._workers = workers
+        self._settings = settings
 
     async def push(
         self, image: ImageRecord, destination: Reference, credentials: Credentials | None
@@ -53,6 +58,7 @@ class Pusher:
         """Push an image; returns the digest of its manifest there.
 
         :raises TriptychError: of the registry, or NotReproducible for a layer that nobody has.
+        :raises DiskFull: when there is no room to pack a layer anew.
         """
         raw = self._store.read_blob(image.manifest)
         manifest = parse_manifest(raw)
@@ -138,7 +144,7 @@ class Pusher:
             descriptor = await self._pack(key, diff_id, scratch)
             await target.push_blob(descriptor, lambda: _file(scratch))
         finally:
-            scratch.unlink(missing_ok=True)
+            await self._store.drop(scratch)
         return descriptor
 
     async def _pack(self, key: str, diff_id: Digest, scratch: Path) -> Descriptor:
@@ -148,7 +154,8 @@ class Pusher:
             out = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
                 async with self._workers.export(paths.layer(key), tape, out, gzip=True) as report:
-                    found = await report.result(f"pack layer {diff_id}")
+                    packing = report.result(f"pack layer {diff_id}")
+                    found = await within_reserve(packing, self._store, self._settings)
             finally:
                 os.close(out)
         finally:

@@ -24,5 +24,6 @@ async def push(app: App, request: image_pb2.PushRequest) -> image_pb2.PushRespon
     credentials = Credentials.from_cri(request.auth) if request.HasField("auth") else None
     with app.store.hold() as hold:
         await hold.layers(set(image.layers))
-        digest = await Pusher(app.store, app.registry, app.workers).push(image, destination, credentials)
+        pusher = Pusher(app.store, app.registry, app.workers, app.settings)
+        digest = await pusher.push(image, destination, credentials)
     return image_pb2.PushResponse(digest=digest)
