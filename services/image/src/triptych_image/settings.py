@@ -66,8 +66,8 @@ class UnpackSettings(Table):
     )
     reserve_bytes: Bytes = setting(
         256 << 20,
-        "Free space that pulls, `image load` and `image push` leave on the store's file system; one that would "
-        "take it ends.",
+        "Free space that pulls, `image load` and `image push` leave on the store's file system; one that "
+        "would take it ends.",
         reload=Reload.LIVE,
     )
     sync: bool = setting(
