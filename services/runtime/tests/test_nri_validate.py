@@ -8,7 +8,8 @@ import pytest
 from nri.v1alpha1 import nri_pb2
 from nri.v1alpha1.nri_pb2 import ContainerAdjustment, Field, SecurityProfile
 from triptych_runtime.nri.merge import CreateMerge
-from triptych_runtime.nri.validate import Validator, effective_annotation, validate
+from triptych_runtime.nri.settings import ValidatorSettings
+from triptych_runtime.nri.validate import effective_annotation, validate
 
 REQUIRED = "required-plugins.noderesource.dev"
 TOLERATE = "tolerate.example.org"
@@ -40,11 +41,18 @@ NAMESPACE = linux(namespaces=[nri_pb2.LinuxNamespace(type="-ipc")])
 
 def test_nothing_is_rejected_unless_told() -> None:
     everything = [("10-a", adjustment) for adjustment in (HOOKS, SECCOMP, SYSCTL, NAMESPACE)]
-    assert validate(Validator(), request(*everything)) == ""
+    assert validate(ValidatorSettings(), request(*everything)) == ""
 
 
 def test_nothing_adjusted_is_not_rejected() -> None:
-    strict = Validator(True, True, True, True, True, True)
+    strict = ValidatorSettings(
+        reject_oci_hook_adjustment=True,
+        reject_runtime_default_seccomp_adjustment=True,
+        reject_unconfined_seccomp_adjustment=True,
+        reject_custom_seccomp_adjustment=True,
+        reject_namespace_adjustment=True,
+        reject_sysctl_adjustment=True,
+    )
     asked = request()
     before = asked.SerializeToString()
     assert validate(strict, asked) == ""
@@ -52,7 +60,7 @@ def test_nothing_adjusted_is_not_rejected() -> None:
 
 
 def test_hooks() -> None:
-    rules = Validator(reject_oci_hook_adjustment=True)
+    rules = ValidatorSettings(reject_oci_hook_adjustment=True)
     assert validate(rules, request(("10-a", HOOKS))) == 'OCI hooks may not be added: plugin "10-a"'
     both = request(("10-a", HOOKS), ("20-b", HOOKS))
     assert validate(rules, both) == 'OCI hooks may not be added: plugins "10-a", "20-b"'
@@ -72,13 +80,13 @@ def test_seccomp_by_the_profile_that_was_asked_for(kind: Any, setting: str, told
     profile = None if kind is None else SecurityProfile(profile_type=kind)
     asked = request(("10-a", SECCOMP), linux=nri_pb2.LinuxContainer(seccomp_profile=profile))
     for candidate in ("unconfined", "runtime_default", "custom"):
-        rules = Validator(**{f"reject_{candidate}_seccomp_adjustment": True})  # type: ignore[arg-type]
+        rules = ValidatorSettings(**{f"reject_{candidate}_seccomp_adjustment": True})  # type: ignore[arg-type]
         why = f'the {told} seccomp policy may not be adjusted: plugin "10-a"'
         assert validate(rules, asked) == (why if candidate == setting else "")
 
 
 def test_namespaces_and_sysctls() -> None:
-    rules = Validator(reject_namespace_adjustment=True, reject_sysctl_adjustment=True)
+    rules = ValidatorSettings(reject_namespace_adjustment=True, reject_sysctl_adjustment=True)
     why = validate(rules, request(("10-a", NAMESPACE)))
     assert why == 'namespaces may not be adjusted: plugins "10-a" (namespace "ipc")'
     why = validate(rules, request(("10-a", SYSCTL)))
@@ -91,25 +99,25 @@ def test_namespaces_and_sysctls() -> None:
 
 @pytest.mark.parametrize("required", [("a",), ("10-a", "b"), ("20-b",)])
 def test_required_plugins_that_were_asked(required: tuple[str, ...]) -> None:
-    assert validate(Validator(required_plugins=required), request()) == ""
+    assert validate(ValidatorSettings(required_plugins=required), request()) == ""
 
 
 def test_required_plugins_that_were_not() -> None:
-    why = validate(Validator(required_plugins=("a", "c")), request())
+    why = validate(ValidatorSettings(required_plugins=("a", "c")), request())
     assert why == 'required but not present: plugin "c"'
     annotated = request(annotations={REQUIRED: "[b, 10-b, c]"})
-    why = validate(Validator(required_plugins=("c", "d")), annotated)
+    why = validate(ValidatorSettings(required_plugins=("c", "d")), annotated)
     assert why == 'required but not present: plugins "c", "d", "10-b"'
 
 
 @pytest.mark.parametrize("text", ["- a\n- b", '["a", "20-b"]', "", "~"])
 def test_required_by_annotation(text: str) -> None:
-    assert validate(Validator(), request(annotations={REQUIRED: text})) == ""
+    assert validate(ValidatorSettings(), request(annotations={REQUIRED: text})) == ""
 
 
 @pytest.mark.parametrize("text", ["a", "{a: b}", "[[a]]", "[a", "- a: b"])
 def test_no_list_of_plugins(text: str) -> None:
-    assert "is no list of plugins" in validate(Validator(), request(annotations={REQUIRED: text}))
+    assert "is no list of plugins" in validate(ValidatorSettings(), request(annotations={REQUIRED: text}))
 
 
 def test_the_nearest_annotation_counts() -> None:
@@ -130,6 +138,6 @@ def test_the_nearest_annotation_counts() -> None:
     ],
 )
 def test_missing_plugins_tolerated(value: str, why: str) -> None:
-    rules = Validator(required_plugins=("c",), tolerate_missing_plugins_annotation=TOLERATE)
+    rules = ValidatorSettings(required_plugins=("c",), tolerate_missing_plugins_annotation=TOLERATE)
     assert validate(rules, request(annotations={f"{TOLERATE}/container.main": value})) == why
     assert "not present" in validate(rules, request(annotations={f"{TOLERATE}/container.other": value}))

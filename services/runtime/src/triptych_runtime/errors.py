@@ -85,6 +85,10 @@ class StopTimeout(DeadlineExceeded):
     """A process did not end after SIGKILL."""
 
 
+class RefusedByPlugin(FailedPrecondition):
+    """An NRI plugin of the node does not want it."""
+
+
 class PluginConflict(FailedPrecondition):
     """Two NRI plugins want the same of one container."""
 
@@ -120,6 +124,7 @@ __all__ = [
     "NameInUse",
     "OperationTimeout",
     "PluginConflict",
+    "RefusedByPlugin",
     "RuntimeFailed",
     "SandboxNotFound",
     "SandboxNotReady",

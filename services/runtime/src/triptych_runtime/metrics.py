@@ -37,6 +37,13 @@ class RuntimeMetrics:
             "Time from a container event to its delivery to a client of GetContainerEvents.",
             buckets=_LAGS,
         )
+        self._nri = metrics.histogram(
+            "triptych_runtime_nri_duration", "Time that an NRI plugin takes for an event."
+        )
+
+    def plugin_told(self, plugin: str, event: str, outcome: str, seconds: float) -> None:
+        """Note how long an NRI plugin took for an event, and what came of it."""
+        self._nri.observe(seconds, plugin=plugin, event=event, outcome=outcome)
 
     def exited(self, record: ContainerRecord, now: int) -> None:
         """Count an exit.

@@ -21,6 +21,7 @@ from triptych_runtime.model import ContainerRecord, SandboxRecord
 from triptych_runtime.monitor import Conmon, ExitWatch, MonitorPaths
 from triptych_runtime.namespaces import PodFiles, PodInit, PodNamespaces
 from triptych_runtime.network import Network
+from triptych_runtime.nri.interface import Nri
 from triptych_runtime.ociruntime import Handlers
 from triptych_runtime.settings import Settings
 from triptych_runtime.spec import HostFacts
@@ -116,6 +117,7 @@ class Node:
     streaming: StreamingClient
     criu: Criu
     pauses: Pauses = field(init=False)
+    nri: Nri = field(init=False)
     metrics: RuntimeMetrics = field(default_factory=lambda: RuntimeMetrics(Metrics()))
     flights: Flights = field(default_factory=Flights)
     locks: Locks = field(default_factory=Locks)

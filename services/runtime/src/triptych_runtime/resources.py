@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 
+import msgspec
 from runtime.v1 import api_pb2
 
-from triptych_runtime.bundles.write import write_document
-from triptych_runtime.model import ContainerRecord
+from triptych_runtime.bundles.write import read_document, write_document
+from triptych_runtime.errors import ContainerNotFound, WrongContainerState
+from triptych_runtime.model import ContainerPhase, ContainerRecord
 from triptych_runtime.node import Node
-from triptych_runtime.spec import build_resources, encode, oom_score_adj
+from triptych_runtime.spec import build_resources, encode, oom_score_adj, validate_resources
 from triptych_runtime.spec.resources import overlay
 
 
@@ -35,6 +36,50 @@ def merge(
     return merged
 
 
+def check_resizable(record: ContainerRecord) -> None:
+    """:raises WrongContainerState: for a container that has no limits any more, or none yet."""
+    if record.phase not in (ContainerPhase.CREATED, ContainerPhase.RUNNING):
+        raise WrongContainerState(f"update container {record.id}: it is {record.phase.value}")
+
+
+async def resize(node: Node, container_id: str, changes: api_pb2.LinuxContainerResources) -> ContainerRecord:
+    """Change the limits of a container, or those it will start with: all of them or, on an error, none.
+
+    :raises ContainerNotFound, WrongContainerState: when it cannot be changed.
+    :raises InvalidArgument: naming the field. :raises FailedPrecondition: for what the node cannot limit.
+    """
+    validate_resources(changes, "linux")
+    identity = node.state.container(container_id).id
+    async with node.locks.hold(identity):
+        record = node.state.container(identity)
+        check_resizable(record)
+        merged = merge(record.resources, changes)
+        if record.running:
+            await _update_cgroup(node, record, changes, merged)
+        else:
+            await update_spec(node, record, merged)
+        record = msgspec.structs.replace(record, resources=merged)
+        await node.state.save(record)
+    return record
+
+
+async def _update_cgroup(
+    node: Node,
+    record: ContainerRecord,
+    changes: api_pb2.LinuxContainerResources,
+    merged: api_pb2.LinuxContainerResources,
+) -> None:
+    kept = record.resources
+    score = oom_score_adj(changes, node.host) if changes.oom_score_adj else None
+    # What the change itself writes must not be taken back.
+    node.cgroups.group_kills.drop(record.cgroups_path)
+    try:
+        await node.cgroups.update(record.cgroups_path, changes, score)
+        kept = merged
+    finally:
+        node.cgroups.group_kills.keep(record.cgroups_path, kept)
+
+
 async def update_spec(
     node: Node, record: ContainerRecord, resources: api_pb2.LinuxContainerResources
 ) -> None:
@@ -42,8 +87,9 @@ async def update_spec(
     bundle = node.paths.bundle(record.id)
 
     def work() -> None:
-        raw = (bundle / "config.json").read_bytes()
-        document = json.loads(raw.decode(errors="surrogateescape"))
+        document = read_document(bundle)
+        if document is None:
+            raise ContainerNotFound(record.id)
         held = document["linux"].get("resources", {})
         document["linux"]["resources"] = overlay(held, build_resources(resources, node.host))
         if resources.oom_score_adj:

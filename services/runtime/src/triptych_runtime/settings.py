@@ -9,6 +9,7 @@ import msgspec
 from triptych_service import Reload, ServiceSettings, Table, setting
 
 from triptych_runtime.network import NetworkSettings
+from triptych_runtime.nri.settings import NriSettings
 
 
 class CgroupDriverSetting(enum.Enum):
@@ -145,4 +146,5 @@ class Settings(ServiceSettings):
     )
     network: NetworkSettings = setting(NetworkSettings(), "The pod network.")
     containers: ContainerSettings = setting(ContainerSettings(), "Defaults and limits of containers.")
+    nri: NriSettings = setting(NriSettings(), "Plugins of the node (Node Resource Interface).")
     deadlines: DeadlineSettings = setting(DeadlineSettings(), "How long things may take.")

@@ -177,6 +177,11 @@ class Stack:
                         "bin_dirs": ["/opt/cni/bin", "/usr/lib/cni"],
                         "cache_dir": str(self.root / "network"),
                     },
+                    "nri": {
+                        "socket": str(self.state / "nri.sock"),
+                        "plugin_dir": str(self.root / "nri"),
+                        "plugin_config_dir": str(self.root / "nri.d"),
+                    },
                 }
             case _:
                 # A port of its own: instances that share one must share their sessions as well.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 from triptych_linux import mounts
 from triptych_linux.mounts import Flag
@@ -89,6 +91,16 @@ def _prepare(mount: PreparedMount) -> None:
 def write_document(bundle: Path, document: bytes) -> None:
     """Write config.json."""
     write_private(bundle / "config.json", document)
+
+
+def read_document(bundle: Path) -> dict[str, Any] | None:
+    """What `write_document` wrote; None when there is nothing any more."""
+    try:
+        raw = (bundle / "config.json").read_bytes()
+    except FileNotFoundError:
+        return None
+    document: dict[str, Any] = json.loads(raw.decode(errors="surrogateescape"))
+    return document
 
 
 def write_private(path: Path, document: bytes) -> None:

@@ -62,10 +62,18 @@ async def handle_exit(node: Node, found: Exit) -> None:
         finally:
             _tell(node, record)
     fault("exit.saved")
+    tell_plugins_of_stop(node, record)
     lost = found.code is None
     node.flights.background(
         f"release {record.id}", lambda: release(node, record, end_monitor=lost, keep_exit=not saved)
     )
+
+
+def tell_plugins_of_stop(node: Node, record: ContainerRecord) -> None:
+    """Tell NRI plugins of a container's end, in the background: a slow one delays nobody."""
+    sandbox = node.state.sandboxes.get(record.sandbox_id)
+    if sandbox is not None and node.nri.active:
+        node.flights.background(f"nri stop {record.id}", lambda: node.nri.stop_container(sandbox, record))
 
 
 def _tell(node: Node, record: ContainerRecord) -> None:

@@ -27,7 +27,7 @@ async def remove(node: Node, record: ContainerRecord) -> None:
 
 async def _remove(node: Node, record: ContainerRecord) -> None:
     await stop(node, record, 0)
-    await node.flights.settled(f"create {record.key}", f"release {record.id}")
+    await node.flights.settled(f"create {record.key}", f"release {record.id}", f"nri stop {record.id}")
     async with node.locks.hold(record.id):
         current = node.state.containers.get(record.id)
         if current is None:
@@ -36,6 +36,9 @@ async def _remove(node: Node, record: ContainerRecord) -> None:
             current = msgspec.structs.replace(current, phase=ContainerPhase.REMOVING)
             await node.state.show(current)
         await finish(node, current)
+    sandbox = node.state.sandboxes.get(current.sandbox_id)
+    if sandbox is not None and current.visible:
+        await node.nri.remove_container(sandbox, current)
 
 
 async def finish(node: Node, record: ContainerRecord) -> None:

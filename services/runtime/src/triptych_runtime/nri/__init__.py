@@ -1,1 +1,2 @@
-"""The Node Resource Interface: plugins of the node hear of pods and containers, and may adjust them."""
+"""The Node Resource Interface (https://github.com/containerd/nri): plugins of the node are told of pods and
+containers, and may want them different. `interface` is what RPCs use."""

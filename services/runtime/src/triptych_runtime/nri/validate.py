@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from nri.v1alpha1 import nri_pb2
+
+from triptych_runtime.nri.settings import ValidatorSettings
 
 #: Annotation of a pod: plugins that must have handled its containers, as a list in YAML or JSON.
 REQUIRED_PLUGINS: Final = "required-plugins.noderesource.dev"
@@ -14,27 +15,7 @@ _TRUE: Final = frozenset(("1", "t", "T", "true", "TRUE", "True"))
 _FALSE: Final = frozenset(("0", "f", "F", "false", "FALSE", "False"))
 
 
-@dataclass(frozen=True, slots=True)
-class Validator:
-    """The rules; names are those of containerd's and CRI-O's configuration.
-
-    :ivar reject_unconfined_seccomp_adjustment: of containers that ask for no profile, or for Unconfined.
-    :ivar required_plugins: names, with or without index, that every container needs.
-    :ivar tolerate_missing_plugins_annotation: key of an annotation by which a pod does without them; empty:
-        none does.
-    """
-
-    reject_oci_hook_adjustment: bool = False
-    reject_runtime_default_seccomp_adjustment: bool = False
-    reject_unconfined_seccomp_adjustment: bool = False
-    reject_custom_seccomp_adjustment: bool = False
-    reject_namespace_adjustment: bool = False
-    reject_sysctl_adjustment: bool = False
-    required_plugins: tuple[str, ...] = ()
-    tolerate_missing_plugins_annotation: str = ""
-
-
-def validate(rules: Validator, request: nri_pb2.ValidateContainerAdjustmentRequest) -> str:
+def validate(rules: ValidatorSettings, request: nri_pb2.ValidateContainerAdjustmentRequest) -> str:
     """Why the container may not be created as the plugins want it, or "" when it may."""
     owners = request.owners.owners.get(request.container.id) or nri_pb2.FieldOwners()
     checks = (_hooks, _seccomp, _namespaces, _sysctls)
@@ -51,7 +32,9 @@ def effective_annotation(pod: nri_pb2.PodSandbox, key: str, container: str) -> s
 
 
 def _hooks(
-    rules: Validator, request: nri_pb2.ValidateContainerAdjustmentRequest, owners: nri_pb2.FieldOwners
+    rules: ValidatorSettings,
+    request: nri_pb2.ValidateContainerAdjustmentRequest,
+    owners: nri_pb2.FieldOwners,
 ) -> str:
     plugins = owners.simple.get(nri_pb2.Field.OciHooks)
     if not rules.reject_oci_hook_adjustment or plugins is None:
@@ -60,7 +43,9 @@ def _hooks(
 
 
 def _seccomp(
-    rules: Validator, request: nri_pb2.ValidateContainerAdjustmentRequest, owners: nri_pb2.FieldOwners
+    rules: ValidatorSettings,
+    request: nri_pb2.ValidateContainerAdjustmentRequest,
+    owners: nri_pb2.FieldOwners,
 ) -> str:
     plugin = owners.simple.get(nri_pb2.Field.SeccompPolicy)
     if plugin is None:
@@ -77,7 +62,9 @@ def _seccomp(
 
 
 def _namespaces(
-    rules: Validator, request: nri_pb2.ValidateContainerAdjustmentRequest, owners: nri_pb2.FieldOwners
+    rules: ValidatorSettings,
+    request: nri_pb2.ValidateContainerAdjustmentRequest,
+    owners: nri_pb2.FieldOwners,
 ) -> str:
     if not rules.reject_namespace_adjustment:
         return ""
@@ -86,7 +73,9 @@ def _namespaces(
 
 
 def _sysctls(
-    rules: Validator, request: nri_pb2.ValidateContainerAdjustmentRequest, owners: nri_pb2.FieldOwners
+    rules: ValidatorSettings,
+    request: nri_pb2.ValidateContainerAdjustmentRequest,
+    owners: nri_pb2.FieldOwners,
 ) -> str:
     if not rules.reject_sysctl_adjustment:
         return ""
@@ -97,7 +86,7 @@ def _sysctls(
     return _each("sysctls", "sysctl", settled)
 
 
-def _required(rules: Validator, request: nri_pb2.ValidateContainerAdjustmentRequest) -> str:
+def _required(rules: ValidatorSettings, request: nri_pb2.ValidateContainerAdjustmentRequest) -> str:
     name = request.container.name
     tolerant = rules.tolerate_missing_plugins_annotation
     value = effective_annotation(request.pod, tolerant, name) if tolerant else None

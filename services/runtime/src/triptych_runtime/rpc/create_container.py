@@ -18,6 +18,7 @@ from triptych_service.tracing import span
 from triptych_runtime import clock
 from triptych_runtime.bundles import mount_image_volume, mount_rootfs, remove_bundle, write_bundle
 from triptych_runtime.containers import emit, pin_target, sandbox_context
+from triptych_runtime.containers.adjusting import ask_plugins
 from triptych_runtime.errors import NameInUse, SandboxNotReady
 from triptych_runtime.lifecycle import STEP_DEADLINE, Undo, deadline, fault
 from triptych_runtime.model import ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord, User, new_id
@@ -96,6 +97,7 @@ async def _create(
         created_at=clock.after(c.created_at for c in node.state.containers_of(sandbox.id)),
         cgroups_path=node.cgroups.container_path(sandbox.cgroup_parent, identity),
         log_path=_log_path(sandbox, config),
+        resources=config.linux.resources if config.linux.HasField("resources") else None,
     )
     what = f"create container {record.name!r} in sandbox {sandbox.id}"
     async with deadline(node.settings.deadlines.create, what), Undo(record.id) as undo:
@@ -108,6 +110,7 @@ async def _create(
             raise SandboxNotReady(sandbox.id)
         record = msgspec.structs.replace(record, phase=ContainerPhase.CREATED)
         await node.state.save(record)
+    await node.nri.container_created(sandbox, record)
     extra = {
         "container": record.id,
         "container_name": record.name,
@@ -153,17 +156,27 @@ async def _build(
     image_volumes = await _image_volumes(node, sandbox, record, userns_path, undo)
     target = await shielded(pin_target(node, record), STEP_DEADLINE)
 
-    def work() -> ContainerSpec:
+    inputs = _inputs(node, handler, record, image, prepared, image_volumes.paths, target)
+
+    def build() -> ContainerSpec:
         mount_rootfs(prepared.overlay, rootfs, userns_path)
         fault("create_container.mounted")
-        inputs = _inputs(node, handler, record, image, prepared, image_volumes.paths, target)
-        spec = build_container_spec(node.host, handler.features, sandbox_context(node, sandbox), inputs)
+        return build_container_spec(node.host, handler.features, sandbox_context(node, sandbox), inputs)
+
+    def build_and_write() -> ContainerSpec:
+        spec = build()
         write_bundle(bundle, rootfs, spec)
         return spec
 
+    # A thread cannot be cancelled, and what it still makes must not come after it was undone.
     with span("write bundle"):
-        # A thread cannot be cancelled, and what it still makes must not come after it was undone.
-        spec = await shielded(asyncio.to_thread(work), node.settings.deadlines.create)
+        if node.nri.active:
+            spec = await shielded(asyncio.to_thread(build), node.settings.deadlines.create)
+            record, spec = await ask_plugins(node, sandbox, handler, record, inputs, spec, undo)
+            writing = asyncio.to_thread(write_bundle, bundle, rootfs, spec)
+            await shielded(writing, node.settings.deadlines.create)
+        else:
+            spec = await shielded(asyncio.to_thread(build_and_write), node.settings.deadlines.create)
     await _relabel(spec)
     user = spec.user
     return msgspec.structs.replace(
@@ -173,7 +186,6 @@ async def _build(
         user=User(user.uid, user.gid, tuple(user.groups)),
         stop_signal=spec.stop_signal.number,
         mounts=_with_digests(spec.mounts, image_volumes.image_ids),
-        resources=config.linux.resources if config.linux.HasField("resources") else None,
         image_volumes=tuple(image_volumes.keys),
         size_limit=limit,
     )

@@ -117,8 +117,13 @@ async def _run(node: Node, record: SandboxRecord) -> str:
         undo.push("sandbox", lambda: discard_sandbox(node, begun))
         record = await _build(node, begun)
         fault("run_pod_sandbox.built")
+        built = record
+        undo.push("NRI plugins", lambda: node.nri.remove_pod_sandbox(built))
+        await node.nri.run_pod_sandbox(built)
+        fault("run_pod_sandbox.nri")
         record = msgspec.structs.replace(record, phase=SandboxPhase.READY)
         await node.state.save(record)
+    node.nri.pod_is_ready(record.id)
     log.info(
         "pod sandbox is ready", extra={"sandbox": record.id, "pod": _name(record), "ips": list(record.ips)}
     )

@@ -15,7 +15,7 @@ from triptych_service.tracing import span
 
 from triptych_runtime import clock
 from triptych_runtime.containers import emit, watch
-from triptych_runtime.containers.exits import undo_start
+from triptych_runtime.containers.exits import tell_plugins_of_stop, undo_start
 from triptych_runtime.errors import RuntimeFailed, WrongContainerState
 from triptych_runtime.lifecycle import deadline, fault
 from triptych_runtime.model import ContainerPhase, ContainerRecord, ExitReason
@@ -66,12 +66,15 @@ async def _start(node: Node, container_id: str) -> None:
         try:
             async with deadline(node.settings.deadlines.create, f"start container {record.id}"):
                 fault("start_container.marked")
+                await node.nri.start_container(sandbox, record)
+                fault("start_container.nri")
                 record = await _launch(node, runtime, record)
         except Exception as error:
             await shielded(_failed(node, record, error), _UNDO_DEADLINE)
             raise
         log.info("started container", extra={"container": record.id, "pid": record.pid})
         emit(node, record, api_pb2.CONTAINER_STARTED_EVENT)
+    await node.nri.container_started(sandbox, record)
 
 
 async def _launch(node: Node, runtime: OciRuntime, record: ContainerRecord) -> ContainerRecord:
@@ -129,6 +132,7 @@ async def _failed(node: Node, record: ContainerRecord, error: Exception) -> None
     await node.state.show(record)
     log.warning("start failed", extra={"container": record.id, "error": record.message})
     emit(node, record, api_pb2.CONTAINER_STOPPED_EVENT)
+    tell_plugins_of_stop(node, record)
 
 
 def _make_log_directory(log_path: str) -> None:

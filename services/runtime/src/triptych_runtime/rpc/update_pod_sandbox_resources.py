@@ -6,7 +6,7 @@ import msgspec
 from runtime.v1 import api_pb2
 
 from triptych_runtime.errors import SandboxNotReady
-from triptych_runtime.model import SandboxPhase
+from triptych_runtime.model import SandboxPhase, SandboxRecord
 from triptych_runtime.node import Node
 from triptych_runtime.resources import merge
 from triptych_runtime.spec import validate_resources
@@ -20,20 +20,30 @@ async def update_pod_sandbox_resources(
     A cgroup that the kubelet made is the kubelet's to change: it has done so before this call.
 
     :raises SandboxNotReady: for a stopped sandbox. :raises InvalidArgument: naming the field.
+    :raises RefusedByPlugin: an NRI plugin does not want it.
     """
-    identity = node.state.sandbox(request.pod_sandbox_id).id
+    sandbox = _ready(node.state.sandbox(request.pod_sandbox_id))
     validate_resources(request.overhead, "overhead")
     validate_resources(request.resources, "resources")
-    async with node.locks.hold(identity):
-        record = node.state.sandbox(identity)
-        if record.phase is not SandboxPhase.READY:
-            raise SandboxNotReady(record.id)
-        overhead, resources = record.overhead, record.resources
-        if request.HasField("overhead"):
-            overhead = merge(overhead, request.overhead)
-        if request.HasField("resources"):
-            resources = merge(resources, request.resources)
+    overhead = request.overhead if request.HasField("overhead") else None
+    resources = request.resources if request.HasField("resources") else None
+    await node.nri.update_pod_sandbox(sandbox, overhead, resources)
+    async with node.locks.hold(sandbox.id):
+        record = _ready(node.state.sandbox(sandbox.id))
+        record = msgspec.structs.replace(
+            record,
+            overhead=record.overhead if overhead is None else merge(record.overhead, overhead),
+            resources=record.resources if resources is None else merge(record.resources, resources),
+        )
         if record.owns_cgroup:
-            await node.cgroups.update_pod(record.id, resources, overhead)
-        await node.state.save(msgspec.structs.replace(record, overhead=overhead, resources=resources))
+            await node.cgroups.update_pod(record.id, record.resources, record.overhead)
+        await node.state.save(record)
+    await node.nri.pod_sandbox_updated(record)
     return api_pb2.UpdatePodSandboxResourcesResponse()
+
+
+def _ready(record: SandboxRecord) -> SandboxRecord:
+    """:raises SandboxNotReady: for a stopped sandbox."""
+    if record.phase is not SandboxPhase.READY:
+        raise SandboxNotReady(record.id)
+    return record

@@ -40,4 +40,5 @@ async def finish(node: Node, record: SandboxRecord) -> None:
     log.info("removed pod sandbox", extra={"sandbox": record.id, "phase": record.phase.value})
     if record.visible:
         emit_sandbox(node, record, api_pb2.CONTAINER_DELETED_EVENT)
+        await node.nri.remove_pod_sandbox(record)
     node.forget(record.id)

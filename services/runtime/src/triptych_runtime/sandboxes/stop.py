@@ -45,5 +45,8 @@ async def _end(node: Node, sandbox_id: str) -> None:
     record = node.state.sandboxes.get(sandbox_id)
     if record is None:
         return
+    await node.flights.settled(*(f"nri stop {each.id}" for each in node.state.containers_of(sandbox_id)))
+    await node.nri.stop_pod_sandbox(record)
+    fault("stop_pod_sandbox.nri")
     await release_sandbox(node, record)
     await change(node, sandbox_id, network_ready=False, init_pid=0, init_start_ticks=0, namespaces={})

@@ -80,13 +80,17 @@ def uninstall(document: Document) -> None:
     """Take back what `install` did to the document."""
     document["mounts"][:] = [m for m in document["mounts"] if m["destination"] not in _DESTINATIONS]
     process = document["process"]
-    if process["args"][0] in _DESTINATIONS:
-        process["args"] = process["args"][1:]
+    process["args"] = list(unwrapped(process["args"]))
 
 
 def wrap_exec(running: Sequence[str], command: Sequence[str]) -> list[str]:
     """The arguments of an exec in a container whose command is `running`."""
     return [running[0], *command] if running[0] in _DESTINATIONS else list(command)
+
+
+def unwrapped(arguments: Sequence[str]) -> Sequence[str]:
+    """A container's arguments as they were asked for."""
+    return arguments[1:] if arguments and arguments[0] in _DESTINATIONS else arguments
 
 
 def program(entries: Sequence[bytes], machine: str) -> bytes:

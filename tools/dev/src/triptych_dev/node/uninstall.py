@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -21,6 +22,8 @@ from triptych_dev.node.places import CHECKOUT, Places, inside
 from triptych_dev.node.shell import run
 
 STATE = (Path("/var/lib/triptych"), Path("/run/triptych"))
+_SHARED = Path("/run/nri")
+"""Where NRI plugins connect, whichever runtime serves them: it goes when nobody does."""
 _DIRECTORIES = {
     DaemonName.IMAGE: ("root", "rootfs_root"),
     DaemonName.RUNTIME: ("root", "state"),
@@ -113,6 +116,8 @@ def _remove_state(root: Path, disks: Collection[Path]) -> None:
         mounts.umount_below(directory, keep=kept)
         # A container's or image's tree may be deeper than Python can go, and hold what cannot be removed.
         run(["rm", "-rf", "--", *_removable(directory, kept)], step="remove state", check=False)
+    with contextlib.suppress(OSError):
+        inside(root, _SHARED).rmdir()
 
 
 def _removable(path: Path, disks: Collection[Path]) -> Iterator[Path]:

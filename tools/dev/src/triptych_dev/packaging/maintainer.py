@@ -80,6 +80,8 @@ if [ "$1" = purge ]; then
         # Such a disk stays, emptied: rm says so.
         rm -rf "$DPKG_ROOT$directory" || true
     done
+    # Of NRI, whichever runtime serves it.
+    rmdir "$DPKG_ROOT/run/nri" 2>/dev/null || true
 fi
 exit 0
 """

@@ -1,0 +1,290 @@
+"""The Node Resource Interface, as the RPCs use it.
+
+Each function tells the plugins of one event. Where there is no plugin it costs a comparison.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from google.protobuf.message import Message
+from nri.v1alpha1 import nri_pb2 as nri
+from runtime.v1 import api_pb2
+from triptych_errors import TriptychError
+from triptych_service.tracing import span
+
+from triptych_runtime.errors import CalledOff, RefusedByPlugin
+from triptych_runtime.model import ContainerPhase, ContainerRecord, SandboxRecord
+from triptych_runtime.nri.events import METHODS, Event
+from triptych_runtime.nri.limits import as_update, from_cri
+from triptych_runtime.nri.merge import CreateMerge, UpdateMerge
+from triptych_runtime.nri.messages import Document, container_message, pod_message
+from triptych_runtime.nri.plugins import Plugins, Told
+from triptych_runtime.nri.settings import NriSettings, ValidatorSettings
+from triptych_runtime.nri.validate import validate
+from triptych_runtime.spec import HostFacts
+
+log = logging.getLogger(__name__)
+
+ReadDocument = Callable[[str], Document | None]
+Resize = Callable[[str, api_pb2.LinuxContainerResources], Awaitable[None]]
+_NOTHING = ValidatorSettings()
+_TOLD = (ContainerPhase.CREATED, ContainerPhase.STARTING, ContainerPhase.RUNNING)
+
+
+class Nri:
+    """The plugins, and what they know.
+
+    :param sandboxes, containers: the records that are there.
+    :param document: reads a container's OCI spec, None when it is gone; called in a thread.
+    :param resize: changes a container's limits.
+    :param told: see `Plugins`.
+    """
+
+    def __init__(
+        self,
+        settings: Callable[[], NriSettings],
+        host: HostFacts,
+        sandboxes: Callable[[], Sequence[SandboxRecord]],
+        containers: Callable[[], Sequence[ContainerRecord]],
+        document: ReadDocument,
+        resize: Resize,
+        told: Told,
+    ) -> None:
+        self._settings = settings
+        self._host = host
+        self._sandboxes = sandboxes
+        self._containers = containers
+        self._document = document
+        self._resize = resize
+        self.plugins = Plugins(settings, self._inventory, self._update, told)
+        self._coming_pods: dict[str, nri.PodSandbox] = {}
+        self._coming: dict[str, nri.Container] = {}
+        """What plugins were asked about and is in no list yet: for a plugin that comes meanwhile."""
+        self._ended: set[str] = set()
+        """IDs whose stop was told: that is told once."""
+        self.closing = False
+
+    @property
+    def active(self) -> bool:
+        """Whether anybody wants to be asked."""
+        return bool(self.plugins) or (self._settings().enabled and self._settings().validator != _NOTHING)
+
+    # Pods
+
+    async def run_pod_sandbox(self, sandbox: SandboxRecord) -> None:
+        """A sandbox is built, and about to be ready.
+
+        :raises RefusedByPlugin: a plugin does not want it.
+        """
+        if self.active:
+            pod = pod_message(sandbox)
+            await self._ask(nri.RUN_POD_SANDBOX, nri.RunPodSandboxRequest(pod=pod))
+            self._coming_pods[sandbox.id] = pod
+
+    def pod_is_ready(self, sandbox_id: str) -> None:
+        """A sandbox is in the lists."""
+        self._coming_pods.pop(sandbox_id, None)
+
+    async def update_pod_sandbox(
+        self,
+        sandbox: SandboxRecord,
+        overhead: api_pb2.LinuxContainerResources | None,
+        resources: api_pb2.LinuxContainerResources | None,
+    ) -> None:
+        """A sandbox is about to get other limits.
+
+        :raises RefusedByPlugin: a plugin does not want that.
+        """
+        if self.plugins:
+            request = nri.UpdatePodSandboxRequest(
+                pod=pod_message(sandbox),
+                overhead_linux_resources=from_cri(overhead) if overhead is not None else None,
+                linux_resources=from_cri(resources) if resources is not None else None,
+            )
+            await self._ask(nri.UPDATE_POD_SANDBOX, request)
+
+    async def pod_sandbox_updated(self, sandbox: SandboxRecord) -> None:
+        """A sandbox has other limits."""
+        if self.plugins:
+            request = nri.PostUpdatePodSandboxRequest(pod=pod_message(sandbox))
+            await self._tell(nri.POST_UPDATE_POD_SANDBOX, request)
+
+    async def stop_pod_sandbox(self, sandbox: SandboxRecord) -> None:
+        """The containers of a sandbox have ended, and it is about to give back what it has."""
+        if self.plugins and sandbox.id not in self._ended:
+            self._ended.add(sandbox.id)
+            await self._tell(nri.STOP_POD_SANDBOX, nri.StopPodSandboxRequest(pod=pod_message(sandbox)))
+
+    async def remove_pod_sandbox(self, sandbox: SandboxRecord) -> None:
+        """A sandbox is gone, or has not come to be."""
+        self._coming_pods.pop(sandbox.id, None)
+        if self.plugins:
+            await self.stop_pod_sandbox(sandbox)
+            await self._tell(nri.REMOVE_POD_SANDBOX, nri.RemovePodSandboxRequest(pod=pod_message(sandbox)))
+        self._ended.discard(sandbox.id)
+
+    # Containers
+
+    async def create_container(
+        self, sandbox: SandboxRecord, container: ContainerRecord, document: Document
+    ) -> nri.ContainerAdjustment | None:
+        """A container's spec is made: what plugins want different; None where nobody was asked.
+
+        Other containers that they want changed are changed when this returns.
+
+        :raises RefusedByPlugin: a plugin does not want it, or a validator what they want together.
+        """
+        if not self.active:
+            return None
+        request = nri.CreateContainerRequest(
+            pod=pod_message(sandbox), container=container_message(container, document)
+        )
+        merge = CreateMerge(request)
+        with span("nri create container", container=container.id):
+            async with self.plugins.lock:
+                await self._relay(nri.CREATE_CONTAINER, request, merge.apply)
+                await self._judge(merge)
+                self._coming[container.id] = request.container
+        answer = merge.response()
+        await self._update(answer.update)
+        return answer.adjust
+
+    async def _judge(self, merge: CreateMerge) -> None:
+        question = merge.validation(
+            nri.PluginInstance(name=each.name, index=each.index) for each in self.plugins.identities
+        )
+        why = validate(self._settings().validator, question) or await self.plugins.judge(question)
+        if why:
+            raise RefusedByPlugin(f"create container {question.container.name!r}: refused by NRI: {why}")
+
+    async def container_created(self, sandbox: SandboxRecord, container: ContainerRecord) -> None:
+        """A container is in the lists."""
+        self._coming.pop(container.id, None)
+        await self._tell_of(nri.POST_CREATE_CONTAINER, nri.PostCreateContainerRequest, sandbox, container)
+
+    async def start_container(self, sandbox: SandboxRecord, container: ContainerRecord) -> None:
+        """A container is about to start.
+
+        :raises RefusedByPlugin: a plugin does not want that.
+        """
+        if self.plugins:
+            await self._ask(
+                nri.START_CONTAINER, await self._request(nri.StartContainerRequest, sandbox, container)
+            )
+
+    async def container_started(self, sandbox: SandboxRecord, container: ContainerRecord) -> None:
+        """A container runs."""
+        await self._tell_of(nri.POST_START_CONTAINER, nri.PostStartContainerRequest, sandbox, container)
+
+    async def update_container(
+        self, sandbox: SandboxRecord, container: ContainerRecord, wanted: api_pb2.LinuxContainerResources
+    ) -> api_pb2.LinuxContainerResources:
+        """A container is about to get other limits: those that it shall get.
+
+        Other containers that plugins want changed are changed when this returns.
+
+        :raises RefusedByPlugin: a plugin does not want that.
+        """
+        if not self.plugins:
+            return wanted
+        request = await self._request(nri.UpdateContainerRequest, sandbox, container)
+        request.linux_resources.CopyFrom(from_cri(wanted))
+        merge = UpdateMerge(request)
+        async with self.plugins.lock:
+            await self._relay(nri.UPDATE_CONTAINER, request, merge.apply)
+        changes, others = wanted, []
+        for update in merge.response().update:
+            if update.container_id == container.id:
+                changes = as_update(update.linux.resources, self._host)
+                changes.oom_score_adj = wanted.oom_score_adj
+            else:
+                others.append(update)
+        await self._update(others)
+        return changes
+
+    async def container_updated(self, sandbox: SandboxRecord, container: ContainerRecord) -> None:
+        """A container has other limits."""
+        await self._tell_of(nri.POST_UPDATE_CONTAINER, nri.PostUpdateContainerRequest, sandbox, container)
+
+    async def stop_container(self, sandbox: SandboxRecord, container: ContainerRecord) -> None:
+        """A container has ended."""
+        if not self.plugins or container.id in self._ended:
+            return
+        self._ended.add(container.id)
+        request = await self._request(nri.StopContainerRequest, sandbox, container)
+        merge = UpdateMerge(None)
+        await self._tell(nri.STOP_CONTAINER, request, merge.apply)
+        await self._update(merge.response().update)
+
+    async def remove_container(self, sandbox: SandboxRecord, container: ContainerRecord) -> None:
+        """A container is gone, or has not come to be."""
+        self._coming.pop(container.id, None)
+        if self.plugins:
+            await self.stop_container(sandbox, container)
+            await self._tell_of(nri.REMOVE_CONTAINER, nri.RemoveContainerRequest, sandbox, container)
+        self._ended.discard(container.id)
+
+    # What these have in common
+
+    async def _request(self, kind: type[Any], sandbox: SandboxRecord, container: ContainerRecord) -> Any:
+        document = await asyncio.to_thread(self._document, container.id)
+        return kind(pod=pod_message(sandbox), container=container_message(container, document))
+
+    async def _ask(self, event: Event, request: Message) -> None:
+        async with self.plugins.lock:
+            await self._relay(event, request)
+
+    async def _relay(
+        self, event: Event, request: Message, answered: Callable[[Any, str], None] | None = None
+    ) -> None:
+        if self.closing:
+            raise CalledOff(f"{METHODS[event].name}: the daemon shuts down, and NRI plugins cannot be asked")
+        await self.plugins.relay(event, request, answered)
+
+    async def _tell_of(
+        self, event: Event, kind: type[Any], sandbox: SandboxRecord, container: ContainerRecord
+    ) -> None:
+        if self.plugins:
+            await self._tell(event, await self._request(kind, sandbox, container))
+
+    async def _tell(
+        self, event: Event, request: Message, answered: Callable[[Any, str], None] | None = None
+    ) -> None:
+        """Tell of what is done: a plugin that is against it comes too late."""
+        async with self.plugins.lock:
+            await self.plugins.relay(event, request, answered, heed=False)
+
+    # For the plugins
+
+    async def _inventory(self) -> tuple[Sequence[nri.PodSandbox], Sequence[nri.Container]]:
+        """What there is, and what is about to be."""
+        pods = self._coming_pods | {
+            sandbox.id: pod_message(sandbox) for sandbox in self._sandboxes() if sandbox.visible
+        }
+        records = [container for container in self._containers() if container.phase in _TOLD]
+
+        def work() -> dict[str, nri.Container]:
+            return {record.id: container_message(record, self._document(record.id)) for record in records}
+
+        containers = dict(self._coming) | await asyncio.to_thread(work)
+        return list(pods.values()), list(containers.values())
+
+    async def _update(self, updates: Sequence[nri.ContainerUpdate]) -> list[nri.ContainerUpdate]:
+        """Change containers as plugins want it; those that could not be changed."""
+        failed = []
+        for update in updates:
+            try:
+                wanted = as_update(update.linux.resources, self._host)
+                await self._resize(update.container_id, wanted)
+            except TriptychError as error:
+                extra = {"container": update.container_id, "error": str(error)}
+                if update.ignore_failure:
+                    log.debug("an update that an NRI plugin asked for failed", extra=extra)
+                else:
+                    log.warning("an update that an NRI plugin asked for failed", extra=extra)
+                    failed.append(update)
+        return failed
