@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -208,6 +209,35 @@ def test_progress_of_a_pull(daemon: Start, registry: Any, make_image: Any, layer
     assert {message.reference for message in seen} == {name}
     failed = list(running.admin.PullImage(api_pb2.PullImageRequest(image=spec(name + "x"))))
     assert failed[-1].done and failed[-1].error_code == 5 and "not found" in failed[-1].error.lower()
+
+
+def test_an_opaque_root_hides_all_layers_below(
+    daemon: Start, registry: Any, make_image: Any, tar: Any, tmp_path: Path
+) -> None:
+    """overlayfs does not look at the mark of a root."""
+    running = daemon()
+    layers = [
+        tar().directory(b"./", mode=0o711).directory(b"d", mode=0o700).file(b"d/old").file(b"old").end(),
+        tar().file(b"older").symlink(b"link", b"d").end(),
+        tar().file(b".wh..wh..opq").file(b"d/new", b"x").end(),
+        tar().file(b"top", b"x").end(),
+    ]
+    name = registry.add("x:1", make_image(*layers))
+    pull(running, name)
+    made = running.rootfs.PrepareRootfs(rootfs_pb2.PrepareRootfsRequest(key="c" * 64, image=name))
+    view = tmp_path / "view"
+    view.mkdir()
+    options = f"ro,lowerdir={':'.join(made.overlay.lower)}"
+    subprocess.run(["mount", "-t", "overlay", "-o", options, "none", view], check=True)
+    try:
+        assert sorted(str(path.relative_to(view)) for path in view.rglob("*")) == ["d", "d/new", "top"]
+        assert (view / "d").stat().st_mode & 0o777 == 0o755
+    finally:
+        subprocess.run(["umount", view], check=True)
+    found = list(running.admin.Verify(image_pb2.VerifyRequest()))
+    assert all(item.ok and not item.problem for item in found) and len(found) == 7
+    saved = image_pb2.SaveRequest(images=[name], path=str(tmp_path / "x.tar"))
+    assert running.admin.Save(saved).bytes > 0
 
 
 def test_root_filesystems(daemon: Start, registry: Any, make_image: Any, tar: Any) -> None:

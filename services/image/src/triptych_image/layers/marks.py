@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -51,3 +52,11 @@ def hides_below(root: Path, path: str) -> bool:
             return False
         path = path.rpartition("/")[0]
     return True
+
+
+def make_hiding(root: Path, layers: Iterable[Path]) -> int:
+    """Fill a directory with whiteouts of all that is in the roots of layers; returns the number of inodes."""
+    names = {name for layer in layers for name in os.listdir(layer)}
+    for name in names:
+        os.mknod(root / name, stat.S_IFCHR, 0)
+    return 1 + len(names)

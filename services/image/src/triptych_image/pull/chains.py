@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from triptych_oci import Digest
 
 from triptych_image.layers import implied
+from triptych_image.layers.marks import make_hiding
 from triptych_image.store import Hold, LayerRecord, Store, disk_error, layer_key
 
 
@@ -28,13 +30,23 @@ class Chain:
 
 
 async def finish_chain(store: Store, hold: Hold, keys: Sequence[str]) -> Chain:
-    """See that the directories which layers imply have the attributes that the image gives them.
+    """See that a mount shows what the layers of an image mean together.
+
+    Layers that the store makes for it go where they belong: a root that is opaque gets whiteouts of what it
+    hides, since overlayfs merges roots whatever their mark says, and on top come the directories that layers
+    imply, with the attributes that the image gives them.
 
     :param keys: of layers in the store, lowest first.
     """
-    records = store.snapshot.layers
     # overlayfs refuses the same directory twice; of a layer that repeats, the upper one decides.
     unique = list(dict.fromkeys(reversed(keys)))
+    records = store.snapshot.layers
+    depth = next((place for place, key in enumerate(unique, 1) if "" in records[key].opaque), len(unique))
+    if hidden := unique[depth:]:
+        roots = [store.paths.layer(key) for key in hidden]
+        made = await _made(store, hold, f"hide {' '.join(hidden)}", lambda tree: make_hiding(tree, roots))
+        unique.insert(depth, made)
+    records = store.snapshot.layers
     trees = [implied.LayerTree(store.paths.layer(key), frozenset(records[key].implied)) for key in unique]
 
     def look() -> tuple[implied.Attributes, dict[str, implied.Attributes]]:
@@ -42,32 +54,32 @@ async def finish_chain(store: Store, hold: Hold, keys: Sequence[str]) -> Chain:
 
     root, repairs = await asyncio.to_thread(look)
     if repairs:
-        unique.insert(0, await _add_repair(store, hold, unique, trees, repairs))
+        what = " ".join(unique)
+        repair = await _made(store, hold, what, lambda tree: implied.make_repair(tree, trees, repairs))
+        unique.insert(0, repair)
     return Chain(tuple(reversed(unique)), root.mode, root.uid, root.gid)
 
 
-async def _add_repair(
-    store: Store,
-    hold: Hold,
-    keys: Sequence[str],
-    trees: Sequence[implied.LayerTree],
-    repairs: dict[str, implied.Attributes],
-) -> str:
-    """Make the layer that corrects implied directories, unless there is one for the same chain."""
-    name = f"triptych:repair:{Digest.of(' '.join(keys).encode())}"
+async def _made(store: Store, hold: Hold, what: str, make: Callable[[Path], int]) -> str:
+    """Make a layer of the store's own, unless there is one for the same; returns its key.
+
+    :param what: what it does to which layers.
+    :param make: fills its directory, in a thread; returns the number of inodes.
+    """
+    name = f"triptych:repair:{Digest.of(what.encode())}"
     key = layer_key(name)
     if await hold.layers([key]):
         return key
     tree = store.paths.scratch()
     tape = tree.with_suffix(".tape")
 
-    def make() -> int:
+    def work() -> int:
         tree.mkdir(mode=0o755)
         tape.touch(mode=0o600)
-        return implied.make_repair(tree, trees, repairs)
+        return make(tree)
 
     try:
-        inodes = await asyncio.to_thread(make)
+        inodes = await asyncio.to_thread(work)
         await store.add_layer(_repair_record(store, key, name, inodes), tree, tape)
     except FileExistsError:
         pass  # another pull of the same image was quicker
