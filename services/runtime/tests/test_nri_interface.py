@@ -1,0 +1,229 @@
+"""What RPCs ask of NRI: at no cost without plugins, once for each end, and with the validator's word."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nri.v1alpha1 import nri_pb2 as nri
+from runtime.v1 import api_pb2 as cri
+from triptych_dev.testing.nriplugin import NriPlugin, connected
+from triptych_errors import InvalidArgument
+from triptych_runtime.errors import CalledOff, RefusedByPlugin
+from triptych_runtime.model import ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord
+from triptych_runtime.nri import installed, serve
+from triptych_runtime.nri.interface import Nri
+from triptych_runtime.nri.listener import listen
+from triptych_runtime.nri.settings import NriSettings, ValidatorSettings
+from triptych_runtime.spec import HostFacts
+from triptych_service.tasks import Tasks
+
+DOCUMENT: dict[str, Any] = {"process": {"args": ["true"]}, "linux": {"cgroupsPath": "/c"}}
+
+
+def sandbox() -> SandboxRecord:
+    config = cri.PodSandboxConfig()
+    config.metadata.name = "pod"
+    return SandboxRecord(id="s", phase=SandboxPhase.READY, config=config, handler="", created_at=1)
+
+
+def container(phase: ContainerPhase = ContainerPhase.RUNNING, identity: str = "c") -> ContainerRecord:
+    config = cri.ContainerConfig()
+    config.metadata.name = "main"
+    return ContainerRecord(
+        id=identity, sandbox_id="s", phase=phase, config=config, handler="crun", created_at=1
+    )
+
+
+@dataclass
+class Daemon:
+    """A runtime daemon without pods of its own."""
+
+    settings: NriSettings = field(default_factory=NriSettings)
+    containers: list[ContainerRecord] = field(default_factory=list)
+    resized: list[tuple[str, cri.LinuxContainerResources]] = field(default_factory=list)
+    reads: int = 0
+
+    def nri(self) -> Nri:
+        return Nri(
+            lambda: self.settings,
+            HostFacts(),
+            lambda: [sandbox()],
+            lambda: self.containers,
+            self.document,
+            self.resize,
+            lambda plugin, event, outcome, seconds: None,
+        )
+
+    def document(self, container_id: str) -> dict[str, Any] | None:
+        self.reads += 1
+        return DOCUMENT
+
+    async def resize(self, container_id: str, limits: cri.LinuxContainerResources) -> None:
+        if container_id == "gone":
+            raise InvalidArgument("gone")
+        self.resized.append((container_id, limits))
+
+
+async def join(made: Nri, plugin: NriPlugin) -> asyncio.Task[None]:
+    ours, theirs = socket.socketpair()
+    taken, _ = await asyncio.gather(made.plugins.admit(ours), asyncio.to_thread(plugin.start, theirs))
+    assert taken is not None
+    return asyncio.create_task(made.plugins.serve(taken))
+
+
+async def leave(plugin: NriPlugin, serving: asyncio.Task[None]) -> None:
+    await asyncio.to_thread(plugin.stop)
+    await serving
+
+
+async def test_without_plugins_nothing_is_read_or_asked() -> None:
+    daemon = Daemon()
+    made, limits = daemon.nri(), cri.LinuxContainerResources(cpu_shares=5)
+    assert not made.active
+    await made.run_pod_sandbox(sandbox())
+    assert await made.create_container(sandbox(), container(), DOCUMENT) is None
+    await made.start_container(sandbox(), container())
+    assert await made.update_container(sandbox(), container(), limits) is limits
+    await made.stop_container(sandbox(), container())
+    await made.remove_container(sandbox(), container())
+    assert daemon.reads == 0
+
+
+async def test_a_required_plugin_is_missed_where_there_is_none_at_all() -> None:
+    rules = ValidatorSettings(required_plugins=("guard",))
+    daemon = Daemon(NriSettings(validator=rules))
+    made = daemon.nri()
+    assert made.active
+    with pytest.raises(RefusedByPlugin, match="guard"):
+        await made.create_container(sandbox(), container(), DOCUMENT)
+    plugin = NriPlugin("guard", "10", ())
+    serving = await join(made, plugin)
+    assert await made.create_container(sandbox(), container(), DOCUMENT) is not None
+    await leave(plugin, serving)
+
+
+async def test_the_built_in_validator_knows_who_wants_what() -> None:
+    daemon = Daemon(NriSettings(validator=ValidatorSettings(reject_namespace_adjustment=True)))
+    made, plugin = daemon.nri(), NriPlugin("taker", "10", ())
+    change = nri.ContainerAdjustment()
+    change.linux.namespaces.add(type="network", path="/proc/1/ns/net")
+    plugin.answers["CreateContainer"] = lambda _: nri.CreateContainerResponse(adjust=change)
+    serving = await join(made, plugin)
+    with pytest.raises(RefusedByPlugin, match="10-taker"):
+        await made.create_container(sandbox(), container(), DOCUMENT)
+    await leave(plugin, serving)
+
+
+async def test_one_that_comes_while_a_container_is_made_is_told_of_it() -> None:
+    daemon = Daemon(containers=[container(ContainerPhase.EXITED, "old")])
+    made, first, second = daemon.nri(), NriPlugin("first", "10", ()), NriPlugin("second", "20", ())
+    serving = [await join(made, first)]
+    coming = container(ContainerPhase.CREATING, "new")
+    await made.create_container(sandbox(), coming, DOCUMENT)
+    serving.append(await join(made, second))
+    told = second.last("Synchronize")
+    assert [each.id for each in told.pods] == ["s"]
+    assert [each.id for each in told.containers] == ["new"]
+    await made.container_created(sandbox(), coming)
+    third = NriPlugin("third", "30", ())
+    serving.append(await join(made, third))
+    assert list(third.last("Synchronize").containers) == []
+    for plugin, task in zip((first, second, third), serving, strict=True):
+        await leave(plugin, task)
+
+
+async def test_an_end_is_told_once_and_before_the_removal() -> None:
+    made, plugin = Daemon().nri(), NriPlugin("plugin", "10", ())
+    serving = await join(made, plugin)
+    await made.stop_container(sandbox(), container())
+    await made.stop_container(sandbox(), container())
+    await made.remove_container(sandbox(), container())
+    await made.remove_container(sandbox(), container(identity="never started"))
+    await made.stop_pod_sandbox(sandbox())
+    await made.remove_pod_sandbox(sandbox())
+    assert plugin.of("c") == ["StopContainer", "RemoveContainer"]
+    assert plugin.of("never started") == ["StopContainer", "RemoveContainer"]
+    assert plugin.of_pod("s") == ["StopPodSandbox", "RemovePodSandbox"]
+    await leave(plugin, serving)
+
+
+async def test_updates_that_fail_are_told_unless_they_may() -> None:
+    daemon = Daemon()
+    made, plugin = daemon.nri(), NriPlugin("plugin", "10", ())
+    serving = await join(made, plugin)
+    works, fails, may_fail = (nri.ContainerUpdate(container_id=each) for each in ("c", "gone", "gone"))
+    works.linux.resources.cpu.shares.value = 7
+    may_fail.ignore_failure = True
+    assert await asyncio.to_thread(plugin.update, works, fails, may_fail) == [fails]
+    assert daemon.resized == [("c", cri.LinuxContainerResources(cpu_shares=7))]
+    await leave(plugin, serving)
+
+
+async def test_nothing_is_made_unasked_once_the_daemon_ends() -> None:
+    made, plugin = Daemon().nri(), NriPlugin("plugin", "10", ())
+    serving = await join(made, plugin)
+    made.closing = True
+    with pytest.raises(CalledOff):
+        await made.create_container(sandbox(), container(), DOCUMENT)
+    await made.stop_container(sandbox(), container())
+    assert plugin.of("c") == ["StopContainer"]
+    await leave(plugin, serving)
+
+
+def test_a_socket_of_another_runtime_is_left_to_it(tmp_path: Path) -> None:
+    path = tmp_path / "run/nri.sock"
+    first = listen(path)
+    assert first is not None
+    with first:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        assert listen(path) is None
+    second = listen(path)  # what a daemon left that was killed
+    assert second is not None
+    second.close()
+
+
+async def test_a_plugin_connects_to_the_socket_and_it_goes_with_the_daemon(tmp_path: Path) -> None:
+    path = tmp_path / "nri.sock"
+    settings = NriSettings(socket=str(path), plugin_dir=str(tmp_path / "none"))
+    made = Daemon(settings).nri()
+    async with Tasks() as tasks:
+        await serve.start(made, settings, tasks)
+
+        def use() -> None:
+            with connected(path) as plugin:
+                assert plugin.last("Configure").runtime_name == "triptych"
+
+        await asyncio.to_thread(use)
+        await tasks.end()
+    assert not path.exists() and made.closing
+
+
+async def test_turned_off_it_makes_no_socket(tmp_path: Path) -> None:
+    settings = NriSettings(enabled=False, socket=str(tmp_path / "nri.sock"))
+    async with Tasks() as tasks:
+        await serve.start(Daemon(settings).nri(), settings, tasks)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_installed_plugins_are_found_with_their_configuration(tmp_path: Path) -> None:
+    programs, configs = tmp_path / "plugins", tmp_path / "conf.d"
+    programs.mkdir()
+    configs.mkdir()
+    for name, mode in (("20-b", 0o755), ("10-a", 0o755), ("30-data", 0o644), ("nonsense", 0o755)):
+        (programs / name).write_text("")
+        (programs / name).chmod(mode)
+    os.mkdir(programs / "40-directory")
+    (configs / "10-a.conf").write_text("of the file")
+    (configs / "a.conf").write_text("of the name")
+    (configs / "b.conf").write_text("of b")
+    settings = NriSettings(plugin_dir=str(programs), plugin_config_dir=str(configs))
+    found = [(str(each.identity), each.config) for each in installed.find(settings)]
+    assert found == [("10-a", "of the file"), ("20-b", "of b")]
