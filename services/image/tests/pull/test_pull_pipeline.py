@@ -125,6 +125,17 @@ async def test_an_image_is_pulled_and_known_by_its_names(
     assert len(blobs(registry)) == before
 
 
+async def test_of_an_image_that_says_much_of_itself_little_is_kept_in_memory(
+    puller: Puller, store: Store, workers: UnpackWorkers, registry: Any, make_image: Any, layer_of: Any
+) -> None:
+    config, notes = {"User": "u" * 100_000}, {str(number): "" for number in range(10_000)}
+    image = make_image(layer_of({"a": b"1"}), config=config, annotations=notes)
+    await pull(puller, registry.add("x:1", image))
+    found = store.snapshot.images[image.id]
+    assert (len(found.user), found.annotations) == (256, {})
+    assert await whole(store, workers)
+
+
 async def test_by_digest_there_is_no_tag(
     puller: Puller, store: Store, registry: Any, make_image: Any, layer_of: Any
 ) -> None:

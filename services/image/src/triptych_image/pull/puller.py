@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -44,6 +44,9 @@ EMPTY = Digest.of(b"{}")
 _LAYERS_MAX = 490
 """overlayfs takes 500 lower directories."""
 _SMALL_MAX = 4 << 20
+_USER_MAX = 256
+_ANNOTATIONS_MAX = 16 << 10
+"""Characters. Neither the daemon's memory nor the list that the kubelet takes, 16 MiB, is for one image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,8 +236,8 @@ class Puller:
                 layers=chain.layers,
                 blobs=blobs,
                 blob_bytes=sum(self._store.blob_size(digest) for digest in blobs),
-                user=user,
-                annotations=content.manifest.annotations or {},
+                user=user[:_USER_MAX],
+                annotations=_short(content.manifest.annotations or {}),
                 root_mode=chain.root_mode,
                 root_uid=chain.root_uid,
                 root_gid=chain.root_gid,
@@ -282,6 +285,12 @@ class Puller:
             files = content.manifest.layers or ()
             await self._artifacts.ensure(content.manifest_digest, files, source, record.layers)
         return Chain((key,), 0o755, 0, 0)
+
+
+def _short(annotations: Mapping[str, str]) -> Mapping[str, str]:
+    """Annotations if they are few enough to be known and shown, else none."""
+    size = sum(len(key) + len(value) for key, value in annotations.items())
+    return annotations if size <= _ANNOTATIONS_MAX else {}
 
 
 def names_for(reference: Reference, top: Digest) -> list[str]:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from runtime.v1 import api_pb2
 
 from triptych_image.app import App
 from triptych_image.store import ImageRecord
 
 _UID_MAX = (1 << 63) - 1
-_USER_MAX = 256
-_ANNOTATIONS_MAX = 16 << 10
-"""Characters. One image must not make the list of all of them longer than what the kubelet takes, 16 MiB."""
 
 
 def to_cri(app: App, image: ImageRecord) -> api_pb2.Image:
@@ -24,22 +19,16 @@ def to_cri(app: App, image: ImageRecord) -> api_pb2.Image:
         repo_tags=snapshot.tags.get(image.id, ()),
         repo_digests=snapshot.digests.get(image.id, ()),
         size=snapshot.image_bytes(image),
-        spec=api_pb2.ImageSpec(image=image.id, annotations=_shown(image.annotations)),
+        spec=api_pb2.ImageSpec(image=image.id, annotations=image.annotations),
         pinned=app.pinned(image.id),
     )
-    user = image.user.partition(":")[0][:_USER_MAX]
+    user = image.user.partition(":")[0]
     # A number that is none for CRI is a name, as for containerd.
     if user.isascii() and user.isdigit() and int(user) <= _UID_MAX:
         shown.uid.value = int(user)
     else:
         shown.username = user
     return shown
-
-
-def _shown(annotations: Mapping[str, str]) -> Mapping[str, str]:
-    """Annotations as far as they are few enough to be shown, else none."""
-    size = sum(len(key) + len(value) for key, value in annotations.items())
-    return annotations if size <= _ANNOTATIONS_MAX else {}
 
 
 def selected(app: App, filter: api_pb2.ImageFilter) -> list[api_pb2.Image]:

@@ -60,7 +60,8 @@ class ImageRecord:
     :param manifest: digest of the manifest it came by last.
     :param layers: keys, lowest first; a layer of the store's own may be on top.
     :param blobs: manifest, indexes above it, config, and packed layers that are kept; sorted.
-    :param user: `User` of the config.
+    :param user: `User` of the config, its first 256 characters.
+    :param annotations: of the manifest, where they are few.
     :param root_mode: mode and owner of its root directory.
     :param source: reference that its blobs can be fetched again by; "" when loaded from a file.
     :param created_at: Unix time in nanoseconds of when it came.
