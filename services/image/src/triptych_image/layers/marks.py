@@ -55,7 +55,7 @@ def hides_below(root: Path, path: str) -> bool:
 
 
 def make_hiding(root: Path, layers: Iterable[Path]) -> int:
-    """Fill a directory with whiteouts of all that is in the roots of layers; returns the number of inodes."""
+    """Fill a directory with whiteouts of all that layers have in their roots; returns how many inodes."""
     names = {name for layer in layers for name in os.listdir(layer)}
     for name in names:
         os.mknod(root / name, stat.S_IFCHR, 0)
