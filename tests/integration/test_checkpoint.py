@@ -41,9 +41,7 @@ needs_criu = pytest.mark.skipif(not WORKS, reason="CRIU does not work with this 
 
 @pytest.fixture
 def runtime(live_stack: Stack, live_image: str) -> Iterator[Any]:
-    with live_stack.images() as images:
-        request = cri.PullImageRequest(image=cri.ImageSpec(image=live_image))
-        images.PullImage(request, timeout=DEADLINE)
+    live_stack.pull(live_image)
     with live_stack.runtime() as stub:
         yield stub
 

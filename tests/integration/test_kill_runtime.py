@@ -13,9 +13,8 @@ from pathlib import Path
 import grpc
 import pytest
 from runtime.v1 import api_pb2, api_pb2_grpc
-from triptych_dev.ociimages import Pusher, busybox_image
 from triptych_dev.patience import PATIENCE
-from triptych_dev.stack import Registry, Stack
+from triptych_dev.stack import Stack
 from triptych_linux import marked
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -23,30 +22,12 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 _DEADLINE = 60 * PATIENCE
 
 
-class Site(Stack):
-    """A stack with an image pulled."""
-
-    image_reference = ""
-
-
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    base = tmp_path_factory.mktemp("kill")
-    registry = Registry(base / "registry")
-    made = Site(base / "stack", f"tk{os.getpid()}", "10.96.0.0/16")
-    registry.start()
-    try:
-        Pusher(registry.host).push("busybox", "1", busybox_image())
-        made.write_configuration()
-        made.start("image")
-        with made.images() as images:
-            spec = api_pb2.ImageSpec(image=f"{registry.host}/busybox:1")
-            images.PullImage(api_pb2.PullImageRequest(image=spec), timeout=_DEADLINE)
-        made.image_reference = spec.image
+def stack(tmp_path_factory: pytest.TempPathFactory, live_image: str) -> Iterator[Stack]:
+    made = Stack(tmp_path_factory.mktemp("kill") / "stack", f"tk{os.getpid()}", "10.96.0.0/16")
+    made.write_configuration()
+    with made.serving(live_image, "image"):
         yield made
-    finally:
-        made.clean()
-        registry.stop()
 
 
 @dataclass
@@ -105,7 +86,7 @@ class Life:
         )
 
 
-def leftovers(stack: Site) -> list[str]:
+def leftovers(stack: Stack) -> list[str]:
     """Everything that a pod or container could have left on the node."""
     found: list[str] = []
     runtime = stack.state / "runtime"
@@ -129,7 +110,7 @@ def leftovers(stack: Site) -> list[str]:
     return found
 
 
-def await_no_leftovers(stack: Site, when: str) -> None:
+def await_no_leftovers(stack: Stack, when: str) -> None:
     # What a removal that failed leaves to the background comes seconds later, on a busy node many.
     end = time.monotonic() + 60 * PATIENCE
     while left := leftovers(stack):
@@ -138,11 +119,11 @@ def await_no_leftovers(stack: Site, when: str) -> None:
         time.sleep(0.05)
 
 
-def points(stack: Site, trace: Path) -> list[str]:
+def points(stack: Stack, image: str, trace: Path) -> list[str]:
     """The fault points of a whole life, in the order in which they are first passed."""
     stack.start("runtime", env={"TRIPTYCH_FAULT_TRACE": str(trace)})
     with stack.runtime() as stub:
-        life = Life(stub, stack.image_reference)
+        life = Life(stub, image)
         life.up()
         life.down()
     stack.stop("runtime")
@@ -150,26 +131,27 @@ def points(stack: Site, trace: Path) -> list[str]:
     return list(dict.fromkeys(trace.read_text().split()))
 
 
-def test_kill_at_every_step(stack: Site, tmp_path: Path) -> None:
-    passed = points(stack, tmp_path / "trace")
+def test_kill_at_every_step(stack: Stack, live_image: str, tmp_path: Path) -> None:
+    passed = points(stack, live_image, tmp_path / "trace")
     assert len(passed) > 25, passed
     for point in passed:
-        strike(stack, point, "kill")
+        strike(stack, live_image, point, "kill")
 
 
-def test_failure_at_every_step_of_a_create(stack: Site, tmp_path: Path) -> None:
-    passed = [p for p in points(stack, tmp_path / "trace") if p.startswith(("run_", "create_", "start_"))]
+def test_failure_at_every_step_of_a_create(stack: Stack, live_image: str, tmp_path: Path) -> None:
+    all_points = points(stack, live_image, tmp_path / "trace")
+    passed = [point for point in all_points if point.startswith(("run_", "create_", "start_"))]
     assert len(passed) > 12, passed
     for point in passed:
-        strike(stack, point, "fail")
+        strike(stack, live_image, point, "fail")
 
 
-def strike(stack: Site, point: str, how: str) -> None:
+def strike(stack: Stack, image: str, point: str, how: str) -> None:
     """One life with a fault in it, then the same requests again as the kubelet would send them."""
     fault = point if how == "kill" else f"fail:{point}"
     stack.start("runtime", env={"TRIPTYCH_FAULT": fault})
     with stack.runtime() as stub:
-        life = Life(stub, stack.image_reference)
+        life = Life(stub, image)
         with contextlib.suppress(grpc.RpcError):
             life.up()
             life.down()
@@ -182,7 +164,7 @@ def strike(stack: Site, point: str, how: str) -> None:
     stack.start("runtime")
     with stack.runtime() as stub:
         check_nothing_lost(stub, alive, point)
-        again = Life(stub, stack.image_reference)
+        again = Life(stub, image)
         try:
             finish(stub, again, known)
         except grpc.RpcError as error:
@@ -191,7 +173,7 @@ def strike(stack: Site, point: str, how: str) -> None:
     stack.stop("runtime")
 
 
-def living(stack: Site) -> dict[str, int]:
+def living(stack: Stack) -> dict[str, int]:
     """Containers whose first process runs while the daemon is down: ID to PID."""
     found: dict[str, int] = {}
     for pid_file in (stack.state / "runtime" / "containers").glob("*/pidfile"):

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 from runtime.v1 import api_pb2
-from triptych_dev.ociimages import Pusher, busybox_image
-from triptych_dev.stack import Registry, Stack
+from triptych_dev.stack import Stack
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -23,9 +22,9 @@ _READY_SECONDS = 10.0
 
 
 class Site(Stack):
-    """A stack with an image pulled, and pods in it."""
+    """A stack with pods of an image."""
 
-    image_reference = ""
+    image = ""
 
     @property
     def _daemon(self) -> int:
@@ -55,7 +54,7 @@ class Site(Stack):
                 request = api_pb2.RunPodSandboxRequest(config=pod)
                 sandbox = stub.RunPodSandbox(request, timeout=_DEADLINE).pod_sandbox_id
                 config = api_pb2.ContainerConfig(command=["sleep", "100000"])
-                config.metadata.name, config.image.image = "main", self.image_reference
+                config.metadata.name, config.image.image = "main", self.image
                 config.linux.security_context.namespace_options.pid = api_pb2.CONTAINER
                 create = api_pb2.CreateContainerRequest(
                     pod_sandbox_id=sandbox, config=config, sandbox_config=pod
@@ -81,23 +80,12 @@ class Site(Stack):
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    base = tmp_path_factory.mktemp("many")
-    registry = Registry(base / "registry")
-    made = Site(base / "stack", f"tmany{os.getpid()}", "10.95.0.0/16")
-    registry.start()
-    try:
-        Pusher(registry.host).push("busybox", "1", busybox_image())
-        made.write_configuration()
-        made.start()
-        with made.images() as images:
-            spec = api_pb2.ImageSpec(image=f"{registry.host}/busybox:1")
-            images.PullImage(api_pb2.PullImageRequest(image=spec), timeout=_DEADLINE)
-        made.image_reference = spec.image
+def site(tmp_path_factory: pytest.TempPathFactory, live_image: str) -> Iterator[Site]:
+    made = Site(tmp_path_factory.mktemp("many") / "stack", f"tmany{os.getpid()}", "10.95.0.0/16")
+    made.write_configuration()
+    with made.serving(live_image):
+        made.image = live_image
         yield made
-    finally:
-        made.clean()
-        registry.stop()
 
 
 def test_all_start_at_once_and_nothing_of_them_is_kept(site: Site) -> None:

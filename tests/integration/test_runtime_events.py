@@ -13,7 +13,7 @@ import pytest
 from runtime.v1 import api_pb2 as cri
 from triptych_dev.kubelet import pod_config
 from triptych_dev.stack import Stack
-from triptych_dev.testing.driver import DEADLINE, Driver, refused, wait_until
+from triptych_dev.testing.driver import DEADLINE, Driver, driving, refused, wait_until
 from triptych_linux import mounts
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
@@ -50,13 +50,8 @@ class Client:
 
 @pytest.fixture
 def driver(live_stack: Stack, live_image: str) -> Iterator[Driver]:
-    with live_stack.images() as images:
-        request = cri.PullImageRequest(image=cri.ImageSpec(image=live_image))
-        images.PullImage(request, timeout=DEADLINE)
-    with live_stack.runtime() as stub:
-        made = Driver(stub, live_image)
+    with driving(live_stack, live_image) as made:
         yield made
-        made.clear()
 
 
 def test_a_life_is_told_in_order_to_every_client(driver: Driver, live_stack: Stack) -> None:

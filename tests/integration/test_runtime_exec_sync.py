@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -18,17 +17,6 @@ from triptych_dev.testing.driver import DEADLINE, Driver, refused, wait_until
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 LIMIT = 16 << 20
-
-
-@pytest.fixture(params=["crun", "runc"])
-def driver(live_stack: Stack, live_image: str, request: pytest.FixtureRequest) -> Iterator[Driver]:
-    with live_stack.images() as images:
-        pull = cri.PullImageRequest(image=cri.ImageSpec(image=live_image))
-        images.PullImage(pull, timeout=DEADLINE)
-    with live_stack.runtime() as stub:
-        made = Driver(stub, live_image, request.param)
-        yield made
-        made.clear()
 
 
 @pytest.fixture

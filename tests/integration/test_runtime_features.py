@@ -13,7 +13,7 @@ from runtime.v1 import api_pb2 as cri
 from triptych_dev.kubelet import parse_log, pod_config
 from triptych_dev.ociimages import Layer, Pusher, build, busybox_layer
 from triptych_dev.stack import Registry, Stack
-from triptych_dev.testing.driver import DEADLINE, Driver, Pod, refused
+from triptych_dev.testing.driver import DEADLINE, Driver, Pod, driving, refused
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -37,20 +37,15 @@ def image(live_stack: Stack, live_registry: Registry) -> str:
     }
     content = build([Layer().directory("models/a").file("models/a/weights", "12345\n").file("top", "top\n")])
     pusher = Pusher(live_registry.host)
-    with live_stack.images() as images:
-        for name, made in (("features", build([layer], config)), ("content", content)):
-            reference = pusher.push(name, "1", made)
-            request = cri.PullImageRequest(image=cri.ImageSpec(image=reference))
-            images.PullImage(request, timeout=DEADLINE)
+    for name, made in (("features", build([layer], config)), ("content", content)):
+        live_stack.pull(pusher.push(name, "1", made))
     return f"{live_registry.host}/features:1"
 
 
 @pytest.fixture(params=["crun", "runc"])
 def driver(live_stack: Stack, image: str, request: pytest.FixtureRequest) -> Iterator[Driver]:
-    with live_stack.runtime() as stub:
-        made = Driver(stub, image, request.param)
+    with driving(live_stack, image, request.param) as made:
         yield made
-        made.clear()
 
 
 def mapped(name: str, *, host_network: bool = False) -> cri.PodSandboxConfig:

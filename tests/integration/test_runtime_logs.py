@@ -11,20 +11,15 @@ import pytest
 from runtime.v1 import api_pb2 as cri
 from triptych_dev.kubelet import LogLine, parse_log, pod_config
 from triptych_dev.stack import Stack
-from triptych_dev.testing.driver import DEADLINE, Driver, Pod, refused, wait_until
+from triptych_dev.testing.driver import DEADLINE, Driver, Pod, driving, refused, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 
 @pytest.fixture
 def driver(live_stack: Stack, live_image: str) -> Iterator[Driver]:
-    with live_stack.images() as images:
-        request = cri.PullImageRequest(image=cri.ImageSpec(image=live_image))
-        images.PullImage(request, timeout=DEADLINE)
-    with live_stack.runtime() as stub:
-        made = Driver(stub, live_image)
+    with driving(live_stack, live_image) as made:
         yield made
-        made.clear()
 
 
 @pytest.fixture(params=["crun", "runc"])

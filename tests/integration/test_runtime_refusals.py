@@ -13,7 +13,7 @@ from runtime.v1 import api_pb2 as cri
 from triptych_dev.kubelet import pod_config
 from triptych_dev.patience import PATIENCE
 from triptych_dev.stack import Stack
-from triptych_dev.testing.driver import DEADLINE, Driver, refused
+from triptych_dev.testing.driver import DEADLINE, Driver, driving, refused
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -22,13 +22,8 @@ NOWHERE = "f" * 64
 
 @pytest.fixture
 def driver(live_stack: Stack, live_image: str) -> Iterator[Driver]:
-    with live_stack.images() as images:
-        request = cri.PullImageRequest(image=cri.ImageSpec(image=live_image))
-        images.PullImage(request, timeout=DEADLINE)
-    with live_stack.runtime() as stub:
-        made = Driver(stub, live_image)
+    with driving(live_stack, live_image) as made:
         yield made
-        made.clear()
 
 
 #: Every RPC on a container, and every RPC on a pod, that an unknown one makes NOT_FOUND.

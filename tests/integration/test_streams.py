@@ -42,9 +42,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 @pytest.fixture
 def driver(stack: Stack, live_image: str) -> Iterator[Driver]:
     """Drives the runtime daemon; its pods are gone afterwards."""
-    with stack.images() as images:
-        spec = cri.ImageSpec(image=live_image)
-        images.PullImage(cri.PullImageRequest(image=spec), timeout=DEADLINE)
+    stack.pull(live_image)
     with stack.runtime() as stub:
         made = Driver(stub, live_image)
         yield made

@@ -24,7 +24,7 @@ from triptych_linux import mounts
 from triptych_dev.patience import PATIENCE
 from triptych_dev.processes import START_SECONDS, Process, StackError, free_port, pss, spawn, wait_for
 from triptych_dev.stack_cgroups import kill_group, remove_cgroups
-from triptych_dev.stack_settings import merge, toml
+from triptych_dev.stack_settings import conflist, merge, toml
 
 DAEMONS = ("image", "runtime", "streaming")
 _PULL_SECONDS = 60.0 * PATIENCE
@@ -129,36 +129,19 @@ class Stack:
         """Write the CNI configuration and one TOML file a daemon."""
         self.root.mkdir(parents=True, exist_ok=True)
         self.state.mkdir(parents=True, exist_ok=True)
-        self.write_network(self._conflist())
+        self.write_network(conflist(self.name, self.bridge, self.subnet, self.root / "ipam"))
         for daemon in DAEMONS:
             settings = merge(self._settings(daemon), self.overrides.get(daemon, {}))
             self.config_file(daemon).write_text(toml(settings))
 
-    def write_network(self, conflist: Mapping[str, Any]) -> None:
+    def write_network(self, network: Mapping[str, Any]) -> None:
         """Write the CNI configuration."""
         cni = self.root / "cni"
         cni.mkdir(exist_ok=True)
-        (cni / "10-test.conflist").write_text(json.dumps(conflist))
+        (cni / "10-test.conflist").write_text(json.dumps(network))
 
     def config_file(self, daemon: str) -> Path:
         return self.root / f"{daemon}.toml"
-
-    def _conflist(self) -> dict[str, Any]:
-        ipam = {
-            "type": "host-local",
-            "dataDir": str(self.root / "ipam"),
-            "ranges": [[{"subnet": self.subnet}]],
-            "routes": [{"dst": "0.0.0.0/0"}],
-        }
-        bridge = {
-            "type": "bridge",
-            "bridge": self.bridge,
-            "isGateway": True,
-            "hairpinMode": True,
-            "ipam": ipam,
-        }
-        portmap = {"type": "portmap", "capabilities": {"portMappings": True}}
-        return {"cniVersion": "1.0.0", "name": self.name, "plugins": [bridge, portmap]}
 
     def _settings(self, daemon: str) -> dict[str, Any]:
         common: dict[str, Any] = {"socket": self.socket(daemon), "log": {"format": "text"}}
@@ -258,14 +241,18 @@ class Stack:
         with _channel(self.socket("image")) as channel:
             yield rootfs_pb2_grpc.RootfsServiceStub(channel)
 
+    def pull(self, image: str) -> None:
+        """Have the image daemon pull an image."""
+        with self.images() as images:
+            request = api_pb2.PullImageRequest(image=api_pb2.ImageSpec(image=image))
+            images.PullImage(request, timeout=_PULL_SECONDS)
+
     @contextlib.contextmanager
     def serving(self, image: str, *daemons: str) -> Iterator[None]:
         """Daemons that run, all unless named, with an image that is pulled by its name; cleaned after."""
-        request = api_pb2.PullImageRequest(image=api_pb2.ImageSpec(image=image))
         try:
             self.start(*daemons)
-            with self.images() as images:
-                images.PullImage(request, timeout=_PULL_SECONDS)
+            self.pull(image)
             yield
         finally:
             self.clean()

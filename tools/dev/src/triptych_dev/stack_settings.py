@@ -1,9 +1,10 @@
-"""Settings of a stack's daemons, as files."""
+"""Settings of a stack's daemons and its network, as files."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 
@@ -26,3 +27,19 @@ def toml(settings: Mapping[str, Any], prefix: str = "") -> str:
             table = f"{prefix}{json.dumps(key)}"
             lines += [f"[{table}]", toml(value, f"{table}.")]
     return "\n".join(lines) + "\n"
+
+
+def conflist(name: str, bridge: str, subnet: str, leases: Path) -> dict[str, Any]:
+    """A CNI network with a bridge and host ports.
+
+    :param leases: directory of the addresses that are given out.
+    """
+    ipam = {
+        "type": "host-local",
+        "dataDir": str(leases),
+        "ranges": [[{"subnet": subnet}]],
+        "routes": [{"dst": "0.0.0.0/0"}],
+    }
+    plugin = {"type": "bridge", "bridge": bridge, "isGateway": True, "hairpinMode": True, "ipam": ipam}
+    portmap = {"type": "portmap", "capabilities": {"portMappings": True}}
+    return {"cniVersion": "1.0.0", "name": name, "plugins": [plugin, portmap]}

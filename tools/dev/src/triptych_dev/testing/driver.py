@@ -14,6 +14,7 @@ from runtime.v1 import api_pb2 as cri
 
 from triptych_dev.kubelet import container_config, pod_config
 from triptych_dev.patience import PATIENCE
+from triptych_dev.stack import Stack
 
 #: Seconds that any call may take in a test, unless it says otherwise.
 DEADLINE = 60.0 * PATIENCE
@@ -163,3 +164,13 @@ class Driver:
             pod = Pod(item.id, cri.PodSandboxConfig())
             self.stop_pod(pod)
             self.remove_pod(pod)
+
+
+@contextlib.contextmanager
+def driving(stack: Stack, image: str, handler: str = "") -> Iterator[Driver]:
+    """A driver of running daemons, which have pulled the image; what it made is removed after."""
+    stack.pull(image)
+    with stack.runtime() as stub:
+        made = Driver(stub, image, handler)
+        yield made
+        made.clear()
