@@ -488,6 +488,16 @@ async def test_a_wrong_digest_is_refused_and_nothing_is_listed(
     await until(lambda: not os.listdir(store.paths.layers))
 
 
+@pytest.mark.parametrize("size", [5000, 2_000_000])
+async def test_a_layer_that_is_no_archive_is_named(
+    size: int, puller: Puller, registry: Any, make_image: Any, layer_of: Any
+) -> None:
+    image = make_image(layer_of({"a": b"1"}), b"x" * 512 + os.urandom(size), pack=False)
+    digest = json.loads(image.manifest)["layers"][1]["digest"]
+    with pytest.raises(LayerMalformed, match=f"^unpack layer {digest}: a tar header"):
+        await pull(puller, registry.add("x:1", image))
+
+
 async def test_a_layer_that_is_not_what_the_config_says_is_refused(
     puller: Puller, store: Store, registry: Any, make_image: Any, layer_of: Any
 ) -> None:

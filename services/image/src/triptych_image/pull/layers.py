@@ -230,7 +230,7 @@ class LayerFetcher:
                     await asyncio.wait([feeding])
                 else:
                     await feeding
-                return await job.result()
+                return await job.result(f"layer {descriptor.digest}")
         finally:
             for task in (feeding, ended):
                 task.cancel()

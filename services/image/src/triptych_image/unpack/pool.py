@@ -132,7 +132,7 @@ class UnpackWorkers:
                 self._send({"kind": "unpack-verified", "limits": _wire(limits)}, [told, mount, tape, packed])
             finally:
                 os.close(told)
-            return unpacked_of(await report.result("unpack layer"), digest, len(data))
+            return unpacked_of(await report.result(f"unpack layer {digest}"), digest, len(data))
 
     async def verify(self, root: Path, tape: int) -> dict[str, Any]:
         """Play a layer's tape and compare; gives `diff_id`, `problems`, `inodes`, `opaque`."""

@@ -149,19 +149,20 @@ class LayerJob:
         """Wait until the unpacker has ended, which before the end of the input means that it failed."""
         await self._report.ended()
 
-    async def result(self) -> Unpacked:
+    async def result(self, what: str = "layer") -> Unpacked:
         """Wait for the end.
 
+        :param what: names it in errors.
         :raises LayerMalformed, LayerTooLarge, DiskFull, UnpackFailed: as the worker says.
         """
         try:
-            found = await self._report.result("unpack layer")
+            found = await self._report.result(f"unpack {what}")
         except LayerMalformed:
             # A forwarder that found no room for its spool cut the archive short.
             with contextlib.suppress(LayerMalformed, LayerTooLarge, UnpackFailed):
-                await self._forward.result("keep layer")
+                await self._forward.result(f"keep {what}")
             raise
-        hashed = await self._forward.result("read layer")
+        hashed = await self._forward.result(f"read {what}")
         self.progress = UnpackProgress(int(found["unpacked"]), int(found["entries"]))
         return unpacked_of(found, str(hashed["digest"]), int(hashed["size"]))
 
