@@ -27,7 +27,8 @@ def test_limits_and_their_change(driver: Driver) -> None:
     limits.memory_limit_in_bytes = limits.memory_swap_limit_in_bytes = 64 << 20
     limits.oom_score_adj = 900
     container = driver.launch(pod, config)
-    assert driver.output(container, "cat", "/proc/1/oom_score_adj") == "900\n"
+    for process in ("1", "self"):
+        assert driver.output(container, "cat", f"/proc/{process}/oom_score_adj") == "900\n"
     group = memory_group(driver, container)
     assert memory_limit(group) == 64 << 20
     bigger = cri.LinuxContainerResources(memory_limit_in_bytes=96 << 20, memory_swap_limit_in_bytes=96 << 20)

@@ -14,6 +14,7 @@ from triptych.streaming.v1 import streaming_pb2 as pb
 from triptych_dev import streamclient as client
 from triptych_dev.errors import StepFailed
 from triptych_dev.patience import PATIENCE
+from triptych_linux.pidfd import ProcessIdentity
 
 pytestmark = pytest.mark.integration
 
@@ -227,6 +228,18 @@ async def test_exec_processes_are_in_the_containers_cgroup(daemon, container) ->
     name = f"/triptych-streaming-test/{container.id}".encode()
     lines = [line for line in result.stdout.splitlines() if b":memory:" in line or line.startswith(b"0::")]
     assert any(line.endswith(name) for line in lines), result.stdout
+
+
+async def test_exec_processes_are_as_dear_to_the_kernel_as_their_container(daemon, make_container) -> None:
+    container = make_container()
+    own = ProcessIdentity.of(container.pid)
+    score = Path(f"/proc/{own.pid}/oom_score_adj")
+    score.write_text(str(int(score.read_text()) + 7))
+    request = container.exec_request(
+        "/bin/cat", "/proc/self/oom_score_adj", container_pid=own.pid, container_start_ticks=own.start_ticks
+    )
+    result = await client.exec_spdy(daemon.stub.OpenExec(request).url)
+    assert result.stdout.decode() == score.read_text()
 
 
 async def test_audit_line(daemon, container) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from runtime.v1 import api_pb2
 from triptych_errors import DeadlineExceeded
-from triptych_linux import exits, process
+from triptych_linux import exits, oom, process
+from triptych_linux.latefile import LateFile
 from triptych_service.tracing import span
 
-from triptych_runtime.bundles import write_private
 from triptych_runtime.errors import ContainerNotRunning, InvalidArgument, RuntimeFailed
 from triptych_runtime.execs import exec_process, read_process
 from triptych_runtime.model import ContainerRecord, new_id
@@ -50,37 +50,38 @@ async def exec_sync(node: Node, request: api_pb2.ExecSyncRequest) -> api_pb2.Exe
 async def _exec(
     node: Node, record: ContainerRecord, cmd: list[str], seconds: float | None
 ) -> api_pb2.ExecSyncResponse:
-    base = node.paths.exec / new_id()[:32]
-    document, pid_file = base.with_suffix(".json"), base.with_suffix(".pid")
+    pid_file = node.paths.exec / f"{new_id()[:32]}.pid"
     template = await read_process(node, record)
-    write_private(document, exec_process(template, cmd, terminal=False))
+    document = LateFile(exec_process(template, cmd, terminal=False))
     what = f"exec in container {record.id}: {cmd[0]!r}"
     try:
         code, out, err = await _run(node, record, document, pid_file, seconds, what)
     finally:
-        for file in (document, pid_file):
-            with contextlib.suppress(FileNotFoundError):
-                file.unlink()
+        document.close()
+        with contextlib.suppress(FileNotFoundError):
+            pid_file.unlink()
     if code == _RUNTIME_FAILED and not out and _is_runtime_error(err):
         raise RuntimeFailed(f"exec in container {record.id}: {readable(err)}")
     return api_pb2.ExecSyncResponse(stdout=out, stderr=err, exit_code=code if code >= 0 else 128 - code)
 
 
 async def _run(
-    node: Node, record: ContainerRecord, document: Path, pid_file: Path, seconds: float | None, what: str
+    node: Node, record: ContainerRecord, document: LateFile, pid_file: Path, seconds: float | None, what: str
 ) -> tuple[int, bytes, bytes]:
     """Run the OCI runtime's exec; how the command ended and what it wrote."""
     handler, settings = node.handlers.known(record.handler), node.settings.containers
     runtime, limit = handler.runtime, settings.exec_sync_output_bytes
     with exits.record() if handler.features.copies_output else contextlib.nullcontext() as recorded:
         child = await process.spawn(
-            runtime.exec_argv(record.id, document, pid_file),
+            runtime.exec_argv(record.id, Path(document.path), pid_file),
             step=f"{runtime.name} exec",
             stdout=process.PIPE,
             stderr=process.PIPE,
         )
         ended = False
         try:
+            oom.follow(child.pid, record.pid)
+            document.give()  # not before: until it has that, the command is not started
             out = process.Collector(child.popen.stdout, limit)
             err = process.Collector(child.popen.stderr, limit)
             try:

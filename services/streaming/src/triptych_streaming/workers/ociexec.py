@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from triptych_linux import process
+from triptych_linux import oom, process
 
 from triptych_streaming.errors import ExecFailed
 from triptych_streaming.protocol.channels import Channel
@@ -112,4 +112,6 @@ async def begin(session: ExecSession, directory: Path, stdio: Mapping[Channel, i
     except BaseException:
         workspace.close()
         raise
+    if session.container_pid:
+        oom.follow(child.pid, session.container_pid)  # crun gives an exec none of its own
     return OciExec(workspace, child)

@@ -10,10 +10,10 @@ import signal
 from pathlib import Path
 
 from triptych_linux import sealed
+from triptych_linux.latefile import LateFile
 
 from triptych_streaming.records import ExecSession
 from triptych_streaming.workers import console
-from triptych_streaming.workers.pump import Sink
 
 _LOG_LIMIT = 1 << 16
 
@@ -27,15 +27,10 @@ def sweep(directory: Path) -> None:
                 os.unlink(entry.path)
 
 
-def _nothing() -> None:
-    """A document is as long as it is: nobody is to be stopped."""
-
-
 class Workspace:
     """The pid file, the log and the socket for a terminal; and the process document.
 
-    The document is a pipe: the runtime waits for it until `give`. It opens our end by its name in /proc, so
-    that no descriptor of it can come into the container.
+    The runtime waits for the document until `give`.
 
     :param directory: on tmpfs; the files in it begin with the daemon's process ID, see `sweep`.
     """
@@ -45,9 +40,8 @@ class Workspace:
         self._session = session
         self._pid_file = directory / f"{name}.pid"
         self._log = directory / f"{name}.log"
-        self._sink: Sink | None = None
         self._console: console.ConsoleSocket | None = None
-        self._read, self._write = os.pipe2(os.O_CLOEXEC)
+        self._document = LateFile(session.process)
         if session.streams.tty:
             try:
                 self._console = console.ConsoleSocket(directory / f"{name}.sock")
@@ -59,7 +53,7 @@ class Workspace:
         """The runtime's command line."""
         program, *options = self._session.runtime_command
         command = [sealed.program(program), *options, "--log", str(self._log), "--log-format", "json"]
-        command += ["exec", "--detach", "--process", f"/proc/{os.getpid()}/fd/{self._read}"]
+        command += ["exec", "--detach", "--process", self._document.path]
         command += ["--pid-file", str(self._pid_file)]
         if self._console is not None:
             command += ["--tty", "--console-socket", self._console.path]
@@ -67,19 +61,7 @@ class Workspace:
 
     def give(self) -> None:
         """Let the runtime have the process document: from here on the process may run."""
-        write = self._write
-        os.set_blocking(write, False)
-        document = self._session.process
-        self._sink = Sink(
-            write,
-            lambda data: os.write(write, data),
-            limit=len(document),
-            on_full=_nothing,
-            on_room=_nothing,
-            on_closed=self._close_write,
-        )
-        self._sink.write(document)
-        self._sink.end()
+        self._document.give()
 
     def pid(self) -> int:
         """The process that was started.
@@ -117,18 +99,10 @@ class Workspace:
 
     def close(self) -> None:
         """Remove it. For when the runtime has ended."""
-        if self._sink is not None:
-            self._sink.close()
-        self._close_write()
+        self._document.close()
         if self._console is not None:
             self._console.close()
-        os.close(self._read)
         # runc writes the pid to a file with a dot first, which stays when it is killed meanwhile.
         for path in (self._pid_file, self._pid_file.with_name(f".{self._pid_file.name}"), self._log):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
-
-    def _close_write(self) -> None:
-        if self._write >= 0:
-            os.close(self._write)
-            self._write = -1
