@@ -1,7 +1,7 @@
 """`./dev bench pull`."""
 
-from triptych_dev.bench_pull import main
-from triptych_dev.bench_report import run
+from triptych_dev.benches.pull import main
+from triptych_dev.benches.report import run
 
 if __name__ == "__main__":
     run(main)

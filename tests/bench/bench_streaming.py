@@ -1,7 +1,7 @@
 """`./dev bench streaming`."""
 
-from triptych_dev.bench_report import run
-from triptych_dev.bench_streaming import main
+from triptych_dev.benches.report import run
+from triptych_dev.benches.streaming import main
 
 if __name__ == "__main__":
     run(main)

@@ -12,7 +12,7 @@ from triptych_cli.lazy import Lazy, LazyGroup
 COMMANDS = {
     "demo": Lazy("triptych_dev.demo.command:demo", "Run a pod through the three daemons, and look on."),
     "test": Lazy("triptych_dev.tiers:test", "Run the tests: all, or one tier."),
-    "bench": Lazy("triptych_dev.benches:bench", "Measure, and print a table and a line of JSON."),
+    "bench": Lazy("triptych_dev.benches.command:bench", "Measure, and print a table and a line of JSON."),
     "gen": Lazy("triptych_dev.gen:gen", "Generate the stubs from proto/."),
     "check": Lazy("triptych_dev.check:check", "Lint, types, boundaries between services, fresh stubs."),
     "doctor": Lazy("triptych_cli.doctor.command:doctor", "Check this host; each finding with its remedy."),

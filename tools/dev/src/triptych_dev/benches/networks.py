@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from triptych_dev import stack_settings
 from triptych_dev.node.shell import CHECKOUT_ROOT
 
 
@@ -24,17 +25,15 @@ class NetworkKind(enum.Enum):
 
 def conflist(kind: NetworkKind, name: str, bridge: str, subnet: str, data: Path) -> dict[str, Any]:
     """A network of a kind under a peer's own names."""
-    document: dict[str, Any]
     if kind is NetworkKind.DEFAULT:
-        document = json.loads((CHECKOUT_ROOT / "deploy/cni/10-triptych.conflist").read_text())
+        document: dict[str, Any] = json.loads(
+            (CHECKOUT_ROOT / "deploy/cni/10-triptych.conflist").read_text()
+        )
+        document["name"] = name
         first = document["plugins"][0]
-    else:
-        masquerade = kind is NetworkKind.MASQUERADE
-        first = {"type": "bridge", "isGateway": True, "hairpinMode": True, "ipMasq": masquerade}
-        first["ipam"] = {"type": "host-local", "routes": [{"dst": "0.0.0.0/0"}]}
-        portmap = {"type": "portmap", "capabilities": {"portMappings": True}}
-        document = {"cniVersion": "1.0.0", "plugins": [first, portmap]}
-    document["name"] = name
-    first["bridge"] = bridge
-    first["ipam"] |= {"dataDir": str(data), "ranges": [[{"subnet": subnet}]]}
+        first["bridge"] = bridge
+        first["ipam"] |= {"dataDir": str(data), "ranges": [[{"subnet": subnet}]]}
+        return document
+    document = stack_settings.conflist(name, bridge, subnet, data)
+    document["plugins"][0]["ipMasq"] = kind is NetworkKind.MASQUERADE
     return document

@@ -19,7 +19,7 @@ from typing import Any
 from triptych_linux import namespaces
 from triptych_linux.namespaces import Namespace
 
-from triptych_dev.bench_lives import Timings
+from triptych_dev.benches.lives import Timings
 from triptych_dev.errors import StepFailed
 from triptych_dev.ociimages import busybox_layer
 

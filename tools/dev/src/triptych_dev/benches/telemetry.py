@@ -19,7 +19,8 @@ from rich.table import Table
 from runtime.v1 import api_pb2 as cri
 from triptych_cli.status.process import cpu_seconds
 
-from triptych_dev import bench_report, kubelet
+from triptych_dev import kubelet
+from triptych_dev.benches import report
 from triptych_dev.demo import image as demo_image
 from triptych_dev.kubelet import Kubelet
 from triptych_dev.stack import DAEMONS, Registry, Stack, pss
@@ -133,7 +134,7 @@ async def _measure(subjects: list[Subject], image: str, pods: int) -> None:
 @click.option("--pods", type=click.IntRange(min=3), default=60, show_default=True, help="Of each stack.")
 def main(pods: int) -> None:
     """The cost of telemetry: off, traces to a collector, and metrics beside."""
-    machine = bench_report.host()
+    machine = report.host()
     with tempfile.TemporaryDirectory(prefix="triptych-bench-") as scratch, _sink() as endpoint:
         registry = Registry(Path(scratch) / "registry")
         subjects = _subjects(Path(scratch), endpoint)
@@ -155,16 +156,16 @@ def main(pods: int) -> None:
     for name, result in results.items():
         ratios[f"{name}: start"] = round(1 + result["added_ms"] / off["start_ms"]["p50"], 3)
         ratios[f"{name}: CPU"] = round(result["cpu_ms_per_pod"] / off["cpu_ms_per_pod"], 3)
-    bench_report.finish("telemetry", machine, results, ratios)
+    report.finish("telemetry", machine, results, ratios)
 
 
 def _result(subject: Subject, off: Subject) -> dict[str, Any]:
     # Lower quartiles: what else the machine does lengthens the others by far more than a span costs.
-    added = bench_report.quantile(subject.starts, 0.25) - bench_report.quantile(off.starts, 0.25)
+    added = report.quantile(subject.starts, 0.25) - report.quantile(off.starts, 0.25)
     return {
-        "start_ms": bench_report.middle(subject.starts),
+        "start_ms": report.middle(subject.starts),
         "added_ms": round(added, 2),
-        "status_ms": bench_report.middle(subject.statuses),
+        "status_ms": report.middle(subject.statuses),
         "cpu_ms_per_pod": round(subject.cpu, 1),
         "memory_mb": {name: round(pss([pid]) / 1e6, 1) for name, pid in subject.pids.items()},
     }
@@ -179,4 +180,4 @@ def _print(results: dict[str, dict[str, Any]]) -> None:
         start, status = result["start_ms"], result["status_ms"]["p50"]
         cells = (start["p50"], start["p90"], result["added_ms"], status, result["cpu_ms_per_pod"])
         table.add_row(name, *(f"{cell:.2f}" for cell in cells), memory)
-    bench_report.console().print(table)
+    report.console().print(table)

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from rich.table import Table
 
-from triptych_dev.bench_lives import Timings
-from triptych_dev.bench_report import middle
+from triptych_dev.benches.lives import Timings
+from triptych_dev.benches.report import middle
 
 #: operation -> concurrency -> peer -> {"p50", "p90", "n"}, milliseconds
 Results = dict[str, dict[str, dict[str, dict[str, float]]]]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from triptych_dev.errors import StepFailed
-from triptych_dev.stream_spdy import REMOTE_PROTOCOLS, OnData, SpdySession, Stream, connect_spdy
+from triptych_dev.streamclient.spdy import REMOTE_PROTOCOLS, OnData, SpdySession, Stream, connect_spdy
 
 
 @dataclass(slots=True)

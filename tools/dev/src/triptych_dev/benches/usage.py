@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from triptych_dev import bench_memory
+from triptych_dev.benches import memory
 
 _V1 = Path("/sys/fs/cgroup/cpuacct")
 _V2 = Path("/sys/fs/cgroup")
@@ -92,7 +92,7 @@ class Peak:
             anonymous = sum(_anonymous(pid) for pid in pids)
             self._anonymous = max(self._anonymous, anonymous)
             if count % _FILES_EVERY == 2:
-                self._files = max(self._files, bench_memory.of_group(pids).alone - anonymous)
+                self._files = max(self._files, memory.of_group(pids).alone - anonymous)
             count += 1
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from runtime.v1 import api_pb2
 
 from triptych_dev import streamclient as client
-from triptych_dev.bench_memory import Memory
+from triptych_dev.benches.memory import Memory
 from triptych_dev.errors import StepFailed
 
 CAT_PORT = 9001

@@ -23,14 +23,13 @@ from rich.console import Console
 from rich.table import Table
 from runtime.v1 import api_pb2, api_pb2_grpc
 
-from triptych_dev import bench_memory
-from triptych_dev import bench_stream_load as load
-from triptych_dev.bench_containerd import Containerd
-from triptych_dev.bench_memory import Memory
-from triptych_dev.bench_networks import NetworkKind, conflist
-from triptych_dev.bench_pods import pause_image
-from triptych_dev.bench_report import console, finish, host
-from triptych_dev.bench_stream_load import Subject
+from triptych_dev.benches import stream_load as load
+from triptych_dev.benches.containerd import Containerd
+from triptych_dev.benches.memory import Memory, of_group
+from triptych_dev.benches.networks import NetworkKind, conflist
+from triptych_dev.benches.pods import pause_image
+from triptych_dev.benches.report import console, finish, host
+from triptych_dev.benches.stream_load import Subject
 from triptych_dev.errors import DevError
 from triptych_dev.ociimages import Pusher, busybox_image
 from triptych_dev.stack import Registry, Stack, StackError
@@ -174,7 +173,7 @@ def _triptych(root: Path, cleanup: contextlib.ExitStack, image: str) -> Subject:
 
     def memory() -> dict[str, Memory]:
         streaming = stack.processes["streaming"].popen.pid
-        return {"server": bench_memory.of_group([streaming]), "all": bench_memory.of_group(pids())}
+        return {"server": of_group([streaming]), "all": of_group(pids())}
 
     return _subject(OURS, stack.socket("runtime"), stack.socket("image"), image, cleanup, memory, pids)
 

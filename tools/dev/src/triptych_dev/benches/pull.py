@@ -26,9 +26,9 @@ from rich.console import Console
 from rich.table import Table
 from runtime.v1 import api_pb2, api_pb2_grpc
 
-from triptych_dev import bench_pull_images as images
-from triptych_dev.bench_report import console, finish, host
-from triptych_dev.bench_usage import Group, Peak, drop_caches
+from triptych_dev.benches import pull_images as images
+from triptych_dev.benches.report import console, finish, host
+from triptych_dev.benches.usage import Group, Peak, drop_caches
 from triptych_dev.errors import DevError
 from triptych_dev.ociimages import Image, Pusher
 from triptych_dev.stack import Process, Registry, spawn, wait_for

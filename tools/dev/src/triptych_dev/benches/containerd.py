@@ -18,8 +18,8 @@ import grpc
 from runtime.v1 import api_pb2, api_pb2_grpc
 from triptych_linux import mounts
 
-from triptych_dev import bench_memory
-from triptych_dev.bench_memory import Memory
+from triptych_dev.benches import memory
+from triptych_dev.benches.memory import Memory
 from triptych_dev.errors import DevError, StepFailed
 from triptych_dev.stack import Process, free_port, spawn, wait_for
 
@@ -136,17 +136,17 @@ class Containerd:
 
     def shims(self) -> list[int]:
         """Its shims; they outlive the daemon."""
-        return bench_memory.find(lambda command: "containerd-shim" in command and self.socket in command)
+        return memory.find(lambda command: "containerd-shim" in command and self.socket in command)
 
     def memory(self) -> dict[str, Memory]:
         """What it costs the node: the daemon, and its shims with the pause processes."""
         assert self.process is not None
         shims = self.shims()
-        pauses = [pid for pid in bench_memory.children(shims) if _is_pause(pid)]
+        pauses = [pid for pid in memory.children(shims) if _is_pause(pid)]
         return {
-            "daemon": bench_memory.of_group([self.process.popen.pid]),
-            "pods": bench_memory.of_group([*shims, *pauses]),
-            "all": bench_memory.of_group([self.process.popen.pid, *shims, *pauses]),
+            "daemon": memory.of_group([self.process.popen.pid]),
+            "pods": memory.of_group([*shims, *pauses]),
+            "all": memory.of_group([self.process.popen.pid, *shims, *pauses]),
         }
 
     def stop(self) -> None:
@@ -159,7 +159,7 @@ class Containerd:
                 self._remove_pods()
             self.process.stop()
         for pid in self.shims():
-            for victim in [*bench_memory.children([pid]), pid]:
+            for victim in [*memory.children([pid]), pid]:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(victim, signal.SIGKILL)
         for directory in (self.state, self.root):

@@ -6,7 +6,7 @@ tests, the benchmarks and the demo speak through it.
 
 from __future__ import annotations
 
-from triptych_dev.stream_forward import (
+from triptych_dev.streamclient.forward import (
     FORWARD_PROTOCOLS,
     TUNNEL_PROTOCOL,
     Forward,
@@ -14,8 +14,8 @@ from triptych_dev.stream_forward import (
     portforward_spdy,
     portforward_tunnel,
 )
-from triptych_dev.stream_remote import Remote, Result, attach_spdy, exec_spdy, exit_code, remote_spdy
-from triptych_dev.stream_spdy import (
+from triptych_dev.streamclient.remote import Remote, Result, attach_spdy, exec_spdy, exit_code, remote_spdy
+from triptych_dev.streamclient.spdy import (
     REMOTE_PROTOCOLS,
     OnData,
     SpdySession,
@@ -23,7 +23,7 @@ from triptych_dev.stream_spdy import (
     UpgradeRefused,
     connect_spdy,
 )
-from triptych_dev.stream_websocket import Messages, encode_message, exec_websocket, open_websocket
+from triptych_dev.streamclient.websocket import Messages, encode_message, exec_websocket, open_websocket
 
 __all__ = [
     "FORWARD_PROTOCOLS",

@@ -22,13 +22,14 @@ import grpc
 from rich.console import Console
 from runtime.v1 import api_pb2, api_pb2_grpc
 
-from triptych_dev import bench_groups, bench_memory, bench_tables
-from triptych_dev.bench_containerd import Containerd, plugin_directory
-from triptych_dev.bench_floor import Floor
-from triptych_dev.bench_lives import Held, Peer, lists, lives, memory_at
-from triptych_dev.bench_memory import Memory
-from triptych_dev.bench_networks import NetworkKind, conflist
-from triptych_dev.bench_report import console, finish, host
+from triptych_dev.benches import groups, tables
+from triptych_dev.benches.containerd import Containerd, plugin_directory
+from triptych_dev.benches.floor import Floor
+from triptych_dev.benches.held import Held, lists, memory_at
+from triptych_dev.benches.lives import Peer, lives
+from triptych_dev.benches.memory import Memory, children, find, of_group
+from triptych_dev.benches.networks import NetworkKind, conflist
+from triptych_dev.benches.report import console, finish, host
 from triptych_dev.errors import DevError
 from triptych_dev.ociimages import Layer, Pusher, build, busybox_image
 from triptych_dev.stack import Registry, Stack, StackError, as_installed
@@ -107,7 +108,7 @@ def main(
     try:
         with contextlib.ExitStack() as cleanup:
             cleanup.callback(run.registry.stop)
-            cleanup.callback(bench_groups.remove_all)
+            cleanup.callback(groups.remove_all)
             for peer in _start(run, cleanup, only):
                 run.peers.append(peer)
             _measure(run)
@@ -168,14 +169,14 @@ def _start_triptych(run: Run, cleanup: contextlib.ExitStack, image: str) -> Peer
 
     def memory() -> Mapping[str, Memory]:
         daemons = {name: process.popen.pid for name, process in stack.processes.items()}
-        monitors = bench_memory.find(lambda text: "conmon" in text and f"{stack.state}/" in text)
-        inits = [pid for pid in bench_memory.children(daemons.values()) if pid not in monitors]
-        parts = {name: bench_memory.of_group([pid]) for name, pid in daemons.items()}
+        monitors = find(lambda text: "conmon" in text and f"{stack.state}/" in text)
+        inits = [pid for pid in children(daemons.values()) if pid not in monitors]
+        parts = {name: of_group([pid]) for name, pid in daemons.items()}
         every = [*daemons.values(), *inits, *monitors]
         return {
             **parts,
-            "pods": bench_memory.of_group([*monitors, *inits]),
-            "all": bench_memory.of_group(every),
+            "pods": of_group([*monitors, *inits]),
+            "all": of_group(every),
         }
 
     run.say("triptych: three daemons, crun")
@@ -267,16 +268,16 @@ def _note_memory(run: Run, peer: str, pods: int, found: Mapping[str, Memory]) ->
 def _report(run: Run, machine: Mapping[str, Any]) -> None:
     timings = {peer.name: peer.timings for peer in run.peers}
     floor = run.floor.timings if run.floor is not None else {}
-    results = bench_tables.summary(timings)
-    ratios = bench_tables.ratios(results, OURS)
-    by_hand = bench_tables.summary({"by hand": floor})
-    for table in bench_tables.life_tables(results, ratios):
+    results = tables.summary(timings)
+    ratios = tables.ratios(results, OURS)
+    by_hand = tables.summary({"by hand": floor})
+    for table in tables.life_tables(results, ratios):
         run.console.print(table)
     if by_hand:
-        run.console.print(bench_tables.floor_table(by_hand))
+        run.console.print(tables.floor_table(by_hand))
     if run.memory:
-        run.console.print(bench_tables.memory_table(run.memory))
-        ratios["memory"] = bench_tables.memory_ratios(run.memory, OURS)
+        run.console.print(tables.memory_table(run.memory))
+        ratios["memory"] = tables.memory_ratios(run.memory, OURS)
     options = {"network": run.plan.network.value, "rounds": run.plan.rounds}
     everything = {"life": results, "floor": by_hand, "memory_mb": run.memory, "options": options}
     finish("pods", machine, everything, ratios)

@@ -14,7 +14,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
-from triptych_dev.stream_spdy import OnData, SpdySession, Stream, connect_spdy
+from triptych_dev.streamclient.spdy import OnData, SpdySession, Stream, connect_spdy
 
 FORWARD_PROTOCOLS = ("portforward.k8s.io",)
 TUNNEL_PROTOCOL = "SPDY/3.1+portforward.k8s.io"

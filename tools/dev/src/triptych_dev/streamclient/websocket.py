@@ -15,7 +15,7 @@ from websockets.asyncio.client import connect as websocket_connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from triptych_dev.stream_remote import Result
+from triptych_dev.streamclient.remote import Result
 
 
 @asynccontextmanager

@@ -1,0 +1,1 @@
+"""The benchmarks: what they measure, against whom, and how they tell it."""
