@@ -232,6 +232,7 @@ def test_an_opaque_root_hides_all_layers_below(
     try:
         assert sorted(str(path.relative_to(view)) for path in view.rglob("*")) == ["d", "d/new", "top"]
         assert (view / "d").stat().st_mode & 0o777 == 0o755
+        assert os.stat(made.overlay.upper).st_mode & 0o777 == 0o711
     finally:
         subprocess.run(["umount", view], check=True)
     found = list(running.admin.Verify(image_pb2.VerifyRequest()))

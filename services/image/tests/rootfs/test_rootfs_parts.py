@@ -206,6 +206,15 @@ class TestLayers:
         assert implied.wrong(trees) == {}
         assert set(implied.wrong(trees[1:])) == {"o/d/e"}
 
+    def test_an_implied_directory_that_hides_its_contents_keeps_its_attributes(self, tmp_path: Path) -> None:
+        """Of a layer with "d/.wh..wh..opq" and no entry for d."""
+        low = self.tree(tmp_path / "low", "d/", "d/e/", "d/e/f")
+        (low / "d").chmod(0o700)
+        (low / "d/e").chmod(0o700)
+        top = self.tree(tmp_path / "top", "d/", "d/e/", "d/!")
+        trees = [implied.LayerTree(top, frozenset({"", "d", "d/e"})), implied.LayerTree(low, frozenset())]
+        assert {path: oct(found.mode) for path, found in implied.wrong(trees).items()} == {"d": "0o700"}
+
     def test_implied_directories_follow_the_topmost_layer_that_names_them(self, tmp_path: Path) -> None:
         low = self.tree(tmp_path / "low", "d/", "d/e/", "x/", "w/")
         (low / "d").chmod(0o700)

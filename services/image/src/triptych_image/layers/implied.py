@@ -65,7 +65,8 @@ def attributes(layers: Sequence[LayerTree], path: str) -> Attributes:
             return DEFAULT  # hidden by a whiteout or another file: what is above made it anew
         if found is not None and path not in layer.implied:
             return found
-        if hides_below(layer.root, path):
+        # An opaque directory hides what is in it, and itself goes on.
+        if path and hides_below(layer.root, path.rpartition("/")[0]):
             return DEFAULT
     return DEFAULT
 

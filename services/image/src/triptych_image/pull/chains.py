@@ -10,7 +10,7 @@ from pathlib import Path
 
 from triptych_oci import Digest
 
-from triptych_image.layers import implied
+from triptych_image.layers.implied import Attributes, LayerTree, attributes, make_repair, wrong
 from triptych_image.layers.marks import make_hiding
 from triptych_image.store import Hold, LayerRecord, Store, disk_error, layer_key
 
@@ -44,27 +44,31 @@ async def finish_chain(store: Store, hold: Hold, keys: Sequence[str]) -> Chain:
     depth = next((place for place, key in enumerate(unique, 1) if "" in records[key].opaque), len(unique))
     if hidden := unique[depth:]:
         roots = [store.paths.layer(key) for key in hidden]
-        made = await _made(store, hold, f"hide {' '.join(hidden)}", lambda tree: make_hiding(tree, roots))
+        what = f"hide {' '.join(hidden)}"
+        made = await _made(store, hold, what, lambda tree: make_hiding(tree, roots), implied=("",))
         unique.insert(depth, made)
     records = store.snapshot.layers
-    trees = [implied.LayerTree(store.paths.layer(key), frozenset(records[key].implied)) for key in unique]
+    trees = [LayerTree(store.paths.layer(key), frozenset(records[key].implied)) for key in unique]
 
-    def look() -> tuple[implied.Attributes, dict[str, implied.Attributes]]:
-        return implied.attributes(trees, ""), implied.wrong(trees)
+    def look() -> tuple[Attributes, dict[str, Attributes]]:
+        return attributes(trees, ""), wrong(trees)
 
     root, repairs = await asyncio.to_thread(look)
     if repairs:
         what = " ".join(unique)
-        repair = await _made(store, hold, what, lambda tree: implied.make_repair(tree, trees, repairs))
+        repair = await _made(store, hold, what, lambda tree: make_repair(tree, trees, repairs))
         unique.insert(0, repair)
     return Chain(tuple(reversed(unique)), root.mode, root.uid, root.gid)
 
 
-async def _made(store: Store, hold: Hold, what: str, make: Callable[[Path], int]) -> str:
+async def _made(
+    store: Store, hold: Hold, what: str, make: Callable[[Path], int], *, implied: tuple[str, ...] = ()
+) -> str:
     """Make a layer of the store's own, unless there is one for the same; returns its key.
 
     :param what: what it does to which layers.
     :param make: fills its directory, in a thread; returns the number of inodes.
+    :param implied: directories whose attributes are those of the layers below.
     """
     name = f"triptych:repair:{Digest.of(what.encode())}"
     key = layer_key(name)
@@ -80,7 +84,7 @@ async def _made(store: Store, hold: Hold, what: str, make: Callable[[Path], int]
 
     try:
         inodes = await asyncio.to_thread(work)
-        await store.add_layer(_repair_record(store, key, name, inodes), tree, tape)
+        await store.add_layer(_repair_record(store, key, name, inodes, implied), tree, tape)
     except FileExistsError:
         pass  # another pull of the same image was quicker
     except OSError as error:
@@ -90,14 +94,14 @@ async def _made(store: Store, hold: Hold, what: str, make: Callable[[Path], int]
     return key
 
 
-def _repair_record(store: Store, key: str, name: str, inodes: int) -> LayerRecord:
+def _repair_record(store: Store, key: str, name: str, inodes: int, implied: tuple[str, ...]) -> LayerRecord:
     return LayerRecord(
         key=key,
         diff_id=name,
         size=4096 * inodes,
         inodes=inodes + 1,
         complete=False,
-        implied=(),
+        implied=implied,
         opaque=(),
         boot=store.boot,
         created_at=time.time_ns(),
