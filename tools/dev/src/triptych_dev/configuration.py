@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from triptych_image.settings import Settings as ImageSettings
-from triptych_runtime.settings import Settings as RuntimeSettings
 from triptych_service.reference import reference_page
-from triptych_service.settings import Table
-from triptych_streaming.settings import Settings as StreamingSettings
 
+from triptych_dev.daemons import SETTINGS
 from triptych_dev.node.shell import CHECKOUT_ROOT
 
 PAGE = CHECKOUT_ROOT / "docs/configuration.md"
-SETTINGS: dict[str, type[Table]] = {
-    "image": ImageSettings,
-    "runtime": RuntimeSettings,
-    "streaming": StreamingSettings,
-}
-"""Each daemon's settings, by its short name."""
 
 _BEGINNING = """\
 # Configuration

@@ -14,7 +14,7 @@ from triptych_cli.context import DaemonName
 from triptych_cli.doctor import configured
 from triptych_linux import mounts
 
-from triptych_dev.configuration import SETTINGS
+from triptych_dev.daemons import SETTINGS
 from triptych_dev.node import files, manager, manifest, pods, rules
 from triptych_dev.node.errors import NotPossible
 from triptych_dev.node.manifest import Document, Kind
