@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -56,6 +57,8 @@ def test_a_plugin_is_told_of_a_life_in_order(driver: Driver, plugin: NriPlugin) 
     pod = driver.run(config)
     container = driver.launch(pod, "main")
     assert plugin.last("RunPodSandbox").pod.name == "told"
+    status = driver.stub.Status(cri.StatusRequest(verbose=True), timeout=DEADLINE)
+    assert json.loads(status.info["config"])["nri"]["plugins"] == ["10-test"]
     asked = plugin.last("CreateContainer")
     assert (asked.pod.id, asked.pod.labels["app"], asked.container.name) == (pod.id, "told", "main")
     assert "trap" in asked.container.args[2]

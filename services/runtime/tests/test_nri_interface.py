@@ -51,15 +51,16 @@ class Daemon:
     reads: int = 0
 
     def nri(self) -> Nri:
-        return Nri(
+        made = Nri(
             lambda: self.settings,
             HostFacts(),
             lambda: [sandbox()],
             lambda: self.containers,
             self.document,
-            self.resize,
             lambda plugin, event, outcome, seconds: None,
         )
+        made.resize = self.resize
+        return made
 
     def document(self, container_id: str) -> dict[str, Any] | None:
         self.reads += 1

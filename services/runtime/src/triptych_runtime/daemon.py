@@ -14,7 +14,6 @@ from runtime.v1.api_pb2 import LinuxContainerResources
 from triptych_service import Daemon, connect, memory
 
 from triptych_runtime import apparmor, clock, recovery
-from triptych_runtime.bundles.write import read_document
 from triptych_runtime.cgroups import CgroupManager, Driver
 from triptych_runtime.checkpoint.criu import Criu
 from triptych_runtime.clients import ImageClient, StreamingClient
@@ -26,7 +25,6 @@ from triptych_runtime.namespaces import NamespaceSettings, PodFiles, PodInit, Po
 from triptych_runtime.network import Network
 from triptych_runtime.node import Node, Paths
 from triptych_runtime.nri import serve as nri
-from triptych_runtime.nri.interface import Nri
 from triptych_runtime.ociruntime import HandlerConfig, Handlers, ProbeCache, Prober
 from triptych_runtime.readiness import Readiness
 from triptych_runtime.resources import resize
@@ -172,25 +170,14 @@ async def _node(daemon: Daemon[Settings], images: grpc.aio.Channel, streaming: g
         streaming=StreamingClient(streaming, settings.streaming_socket, settings.deadlines.streaming),
         metrics=RuntimeMetrics(daemon.metrics),
     )
-    node.nri = _nri(node)
-    declare_state(daemon.metrics, node.state)
-    node.exits.start()
-    return node
 
-
-def _nri(node: Node) -> Nri:
     async def change(container_id: str, limits: LinuxContainerResources) -> None:
         await resize(node, container_id, limits)
 
-    return Nri(
-        lambda: node.settings.nri,
-        node.host,
-        lambda: list(node.state.sandboxes.values()),
-        lambda: list(node.state.containers.values()),
-        lambda container_id: read_document(node.paths.bundle(container_id)),
-        change,
-        node.metrics.plugin_told,
-    )
+    node.nri.resize = change
+    declare_state(daemon.metrics, node.state)
+    node.exits.start()
+    return node
 
 
 def _prober(node: Node) -> Prober:

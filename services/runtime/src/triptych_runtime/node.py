@@ -9,6 +9,7 @@ from typing import Any
 from runtime.v1 import api_pb2
 from triptych_service import Metrics
 
+from triptych_runtime.bundles.write import read_document
 from triptych_runtime.cgroups import CgroupManager
 from triptych_runtime.checkpoint.criu import Criu
 from triptych_runtime.checkpoint.pauses import Pauses
@@ -143,6 +144,14 @@ class Node:
 
     def __post_init__(self) -> None:
         self.pauses = Pauses(self.paths.pauses)
+        self.nri = Nri(
+            lambda: self.settings.nri,
+            self.host,
+            lambda: list(self.state.sandboxes.values()),
+            lambda: list(self.state.containers.values()),
+            lambda container_id: read_document(self.paths.bundle(container_id)),
+            self.metrics.plugin_told,
+        )
 
     def owns(self, container_id: str) -> bool:
         """Whether what belongs to a container must stay."""

@@ -40,8 +40,8 @@ class Nri:
 
     :param sandboxes, containers: the records that are there.
     :param document: reads a container's OCI spec, None when it is gone; called in a thread.
-    :param resize: changes a container's limits.
     :param told: see `Plugins`.
+    :ivar resize: changes a container's limits; given by who can, before a plugin is taken in.
     """
 
     def __init__(
@@ -51,7 +51,6 @@ class Nri:
         sandboxes: Callable[[], Sequence[SandboxRecord]],
         containers: Callable[[], Sequence[ContainerRecord]],
         document: ReadDocument,
-        resize: Resize,
         told: Told,
     ) -> None:
         self._settings = settings
@@ -59,7 +58,7 @@ class Nri:
         self._sandboxes = sandboxes
         self._containers = containers
         self._document = document
-        self._resize = resize
+        self.resize: Resize | None = None
         self.plugins = Plugins(settings, self._inventory, self._update, told)
         self._coming_pods: dict[str, nri.PodSandbox] = {}
         self._coming: dict[str, nri.Container] = {}
@@ -275,11 +274,12 @@ class Nri:
 
     async def _update(self, updates: Sequence[nri.ContainerUpdate]) -> list[nri.ContainerUpdate]:
         """Change containers as plugins want it; those that could not be changed."""
+        assert self.resize is not None
         failed = []
         for update in updates:
             try:
                 wanted = as_update(update.linux.resources, self._host)
-                await self._resize(update.container_id, wanted)
+                await self.resize(update.container_id, wanted)
             except TriptychError as error:
                 extra = {"container": update.container_id, "error": str(error)}
                 if update.ignore_failure:

@@ -50,6 +50,11 @@ def status_info(node: Node) -> dict[str, str]:
         "runtimes": handlers,
         "cgroupDriver": node.cgroups.driver.value,
         "cgroupMode": node.cgroups.mode.value,
+        "nri": {
+            "enable": settings.nri.enabled,
+            "socketPath": settings.nri.socket,
+            "plugins": [str(each) for each in node.nri.plugins.identities],
+        },
         "version": __version__,
     }
     cni = {
