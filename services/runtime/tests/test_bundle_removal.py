@@ -6,7 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
-from triptych_runtime.bundles import remove_bundle
+from runtime.v1 import api_pb2
+from triptych_runtime.bundles import remove_bundle, write_bundle
+from triptych_runtime.errors import RuntimeFailed
+from triptych_runtime.spec import ContainerSpec
+from triptych_runtime.spec.inputs import AnonymousVolume, ResolvedUser, StopSignal
 
 
 def test_what_goes_meanwhile_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,3 +53,16 @@ def test_what_comes_meanwhile_goes_too(tmp_path: Path, monkeypatch: pytest.Monke
     remove_bundle(bundle, tmp_path / "volumes")
     assert left
     assert not bundle.exists()
+
+
+def test_a_bundle_that_was_taken_back_is_not_written(tmp_path: Path) -> None:
+    """By a thread that hung in the making of a host path, on storage that has come back."""
+    volume = AnonymousVolume(tmp_path / "volumes" / "data", "/data")
+    signal = StopSignal(15, "SIGTERM", api_pb2.SIGNAL_SIGTERM)
+    host_path = tmp_path / "made"
+    spec = ContainerSpec(
+        {}, ResolvedUser(0, 0), signal, directories=(host_path,), anonymous_volumes=(volume,)
+    )
+    with pytest.raises(RuntimeFailed, match="taken back"):
+        write_bundle(tmp_path / "bundle", tmp_path / "bundle" / "rootfs", spec)
+    assert list(tmp_path.iterdir()) == [host_path]

@@ -22,6 +22,7 @@ def workers(quiet: list[str]) -> Iterator[Workers]:
     made = Workers(
         4,
         "test",
+        hung_seconds=30,
         idle_seconds=0.2,
         last_seconds=30,
         on_quiet=lambda: quiet.append(threading.current_thread().name),
@@ -67,6 +68,20 @@ def test_a_hung_thread_leaves_the_others_to_work(workers: Workers) -> None:
     assert hung.result(5)
 
 
+def test_threads_that_hang_take_no_place_of_others() -> None:
+    workers = Workers(2, "test", hung_seconds=0.1, idle_seconds=30, last_seconds=30)
+    release = threading.Event()
+    hung = [workers.submit(release.wait, 60) for _ in range(2)]
+    try:
+        hung.append(workers.submit(release.wait, 60))
+        assert [workers.submit(abs, -n).result(30) for n in range(20)] == list(range(20))
+    finally:
+        release.set()
+    assert all(future.result(30) for future in hung)
+    workers.shutdown()
+    assert workers.alive == 0
+
+
 def test_idle_threads_end_and_new_ones_come(workers: Workers, quiet: list[str]) -> None:
     barrier = threading.Barrier(4)
     for future in [workers.submit(barrier.wait, 5) for _ in range(4)]:
@@ -82,7 +97,7 @@ def test_idle_threads_end_and_new_ones_come(workers: Workers, quiet: list[str]) 
 
 
 def test_none_is_lost_when_work_comes_as_a_thread_is_about_to_end() -> None:
-    workers = Workers(2, "test", idle_seconds=0.001, last_seconds=30)
+    workers = Workers(2, "test", hung_seconds=30, idle_seconds=0.001, last_seconds=30)
     try:
         for number in range(300):
             time.sleep(0.001)
@@ -104,7 +119,9 @@ def test_a_cancelled_job_that_waits_is_not_run(workers: Workers) -> None:
 
 
 def test_shutdown_waits_and_refuses_more(quiet: list[str]) -> None:
-    workers = Workers(2, "test", idle_seconds=30, last_seconds=30, on_quiet=lambda: quiet.append("ended"))
+    workers = Workers(
+        2, "test", hung_seconds=30, idle_seconds=30, last_seconds=30, on_quiet=lambda: quiet.append("ended")
+    )
     done: list[int] = []
 
     def work() -> None:
@@ -121,7 +138,7 @@ def test_shutdown_waits_and_refuses_more(quiet: list[str]) -> None:
 
 
 def test_shutdown_does_not_wait_for_what_hangs() -> None:
-    workers = Workers(2, "test", idle_seconds=30, last_seconds=0.1)
+    workers = Workers(2, "test", hung_seconds=30, idle_seconds=30, last_seconds=0.1)
     release = threading.Event()
     try:
         workers.submit(release.wait)
@@ -136,7 +153,7 @@ def test_shutdown_does_not_wait_for_what_hangs() -> None:
 
 async def test_asyncio_takes_it_as_its_default() -> None:
     loop = asyncio.get_running_loop()
-    loop.set_default_executor(Workers(8, "test", idle_seconds=1, last_seconds=30))
+    loop.set_default_executor(Workers(8, "test", hung_seconds=30, idle_seconds=1, last_seconds=30))
     results = await asyncio.gather(*(asyncio.to_thread(abs, -n) for n in range(200)))
     assert results == list(range(200))
     await loop.shutdown_default_executor()

@@ -46,6 +46,7 @@ _DRAIN_SECONDS = 10.0
 _UNDO_SECONDS = 6.0
 _THREAD_SECONDS = 3.0
 _THREADS = 128
+_HUNG_SECONDS = 10.0
 _IDLE_SECONDS = 5.0
 
 
@@ -53,9 +54,14 @@ _IDLE_SECONDS = 5.0
 async def start(daemon: Daemon[Settings]) -> AsyncIterator[None]:
     """Serve RuntimeService and the forwarding ImageService until the daemon stops."""
     settings = daemon.settings
-    # Threads are made when needed. Those that hang in the kernel (state D) must leave enough for the others.
+    # Threads are made when needed, and beside those that hang in the kernel.
     workers = Workers(
-        _THREADS, "worker", idle_seconds=_IDLE_SECONDS, last_seconds=_THREAD_SECONDS, on_quiet=memory.trim
+        _THREADS,
+        "worker",
+        hung_seconds=_HUNG_SECONDS,
+        idle_seconds=_IDLE_SECONDS,
+        last_seconds=_THREAD_SECONDS,
+        on_quiet=memory.trim,
     )
     asyncio.get_running_loop().set_default_executor(workers)
     images = connect(settings.image_socket)

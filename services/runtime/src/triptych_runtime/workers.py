@@ -1,8 +1,8 @@
 """The threads that block in the event loop's stead.
 
-There may be many, because some may hang in the kernel (state D) for ever. But a thread that has been idle
-for a while ends and gives back its stack, and the one that was busy last is busy next: so a burst of pods
-leaves no more behind than it found.
+Some may hang in the kernel for ever, each create of a container whose storage is gone one more: those keep
+no other work from its turn. A thread that has been idle for a while ends and gives back its stack, and the
+one that was busy last is busy next: so a burst of pods leaves no more behind than it found.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ _Job = Callable[[], None]
 class Workers(ThreadPoolExecutor):
     """An executor for asyncio, which insists on this class, whose threads come and go.
 
-    :param maximum: threads at a time; more work than that waits.
+    :param maximum: threads at a time, beside those that hang; more work than that waits.
+    :param hung_seconds: how long a thread works at one thing until it counts as one that hangs.
     :param idle_seconds: how long a thread waits for work before it ends.
     :param last_seconds: how long `shutdown` waits for work that runs: what hangs ends with the process.
     :param on_quiet: called in a thread that ends for want of work.
@@ -35,6 +36,7 @@ class Workers(ThreadPoolExecutor):
         maximum: int,
         name: str,
         *,
+        hung_seconds: float,
         idle_seconds: float,
         last_seconds: float,
         on_quiet: Callable[[], None] = lambda: None,
@@ -42,6 +44,7 @@ class Workers(ThreadPoolExecutor):
         super().__init__(maximum, name)
         self._maximum = maximum
         self._name = name
+        self._hung_seconds = hung_seconds
         self._idle_seconds = idle_seconds
         self._last_seconds = last_seconds
         self._on_quiet = on_quiet
@@ -49,6 +52,8 @@ class Workers(ThreadPoolExecutor):
         self._idle: list[SimpleQueue[_Job | None]] = []
         self._waiting: deque[_Job] = deque()
         self._alive: set[threading.Thread] = set()
+        self._begun: dict[threading.Thread, float] = {}
+        self._relief: threading.Timer | None = None
         self._closed = False
 
     @property
@@ -78,11 +83,30 @@ class Workers(ThreadPoolExecutor):
                 raise RuntimeError("cannot schedule new futures after shutdown")
             if self._idle:
                 self._idle.pop().put(job)
-            elif len(self._alive) < self._maximum:
-                self._start(job)
             else:
                 self._waiting.append(job)
+                self._relieve()
         return future
+
+    def _relieve(self) -> None:
+        """Start threads for the work that waits, as many as may be, and look again for the rest."""
+        while self._waiting and len(self._alive) - self._hung() < self._maximum:
+            self._start(self._waiting.popleft())
+        if self._waiting and self._relief is None:
+            self._relief = threading.Timer(self._hung_seconds, self._look_again)
+            self._relief.daemon = True
+            self._relief.start()
+
+    def _look_again(self) -> None:
+        with self._guard:
+            self._relief = None
+            self._relieve()
+
+    def _hung(self) -> int:
+        if len(self._alive) < self._maximum:
+            return 0
+        limit = time.monotonic() - self._hung_seconds
+        return sum(begun < limit for begun in list(self._begun.values()))
 
     def _start(self, job: _Job) -> None:
         thread = threading.Thread(target=self._work, args=(job,), name=self._name, daemon=True)
@@ -91,13 +115,15 @@ class Workers(ThreadPoolExecutor):
 
     def _work(self, first: _Job) -> None:
         inbox: SimpleQueue[_Job | None] = SimpleQueue()
+        thread = threading.current_thread()
         job: _Job | None = first
         while job is not None:
+            self._begun[thread] = time.monotonic()
             job()
-            del job  # what it holds goes now, not with the next one
+            del job, self._begun[thread]  # what it holds goes now, not with the next one
             job = self._next(inbox)
         with self._guard:
-            self._alive.discard(threading.current_thread())
+            self._alive.discard(thread)
             closed = self._closed
         if not closed:
             self._on_quiet()
@@ -123,6 +149,8 @@ class Workers(ThreadPoolExecutor):
         """Take no more work and, with `wait`, wait a while for what there is."""
         with self._guard:
             self._closed = True
+            if self._relief is not None:
+                self._relief.cancel()
             if cancel_futures:
                 self._waiting.clear()
             while self._idle:

@@ -14,7 +14,7 @@ from typing import Any
 from triptych_linux import mounts
 from triptych_linux.mounts import Flag
 
-from triptych_runtime.errors import FailedPrecondition
+from triptych_runtime.errors import FailedPrecondition, RuntimeFailed
 from triptych_runtime.spec import ENVIRONMENT_PROGRAM, ContainerSpec, PreparedMount, encode
 from triptych_runtime.spec.mount_options import attributes
 from triptych_runtime.spec.volumes import populate
@@ -27,9 +27,14 @@ _MEANWHILE = (errno.ENOENT, errno.ENOTEMPTY)
 
 
 def write_bundle(bundle: Path, rootfs: Path, spec: ContainerSpec) -> None:
-    """Write what a built container needs on the host, and its config.json."""
+    """Write what a built container needs on the host, and its config.json.
+
+    :raises RuntimeFailed: when the bundle is gone: host paths hung until the create had been undone.
+    """
     for directory in spec.directories:
         _make_host_path(directory)
+    if not bundle.exists():
+        raise RuntimeFailed(f"bundle {bundle}: it was taken back meanwhile")
     for file in spec.files:
         file.path.parent.mkdir(parents=True, exist_ok=True)
         file.path.write_bytes(file.content)
