@@ -132,10 +132,15 @@ async def test_terminal_over_websocket(daemon, container) -> None:
     assert result.exit_code == 0 and result.stdout.endswith(b"\r\n")
 
 
-async def test_end_of_stdin_reaches_a_reader_on_a_terminal(daemon, container) -> None:
+@pytest.mark.parametrize(
+    ("typed", "shown"), [(b"line\n", b"line\r\nline\r\n"), (b"in a line", b"in a linein a line"), (b"", b"")]
+)
+async def test_end_of_stdin_reaches_a_reader_on_a_terminal(
+    daemon, container, typed: bytes, shown: bytes
+) -> None:
     url = daemon.stub.OpenExec(container.exec_request("/bin/cat", stdin=True, tty=True)).url
-    result = await client.exec_spdy(url, b"line\n", tty=True)
-    assert result.exit_code == 0 and result.stdout == b"line\r\nline\r\n"
+    result = await client.exec_spdy(url, typed, tty=True)
+    assert result.exit_code == 0 and result.stdout == shown
 
 
 async def test_a_program_that_is_not_there(daemon, container) -> None:

@@ -74,8 +74,11 @@ def resize(master: int, width: int, height: int) -> None:
         fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
 
-def end_of_input(master: int) -> bytes:
-    """What to type so that a reader in line mode sees the end of its input; nothing in raw mode."""
+def end_of_input(master: int, last: bytes) -> bytes:
+    """What to type so that a reader in line mode sees the end of its input; nothing in raw mode.
+
+    :param last: the character that was typed before, if any. In a line, the first one only sends that off.
+    """
     try:
         settings = termios.tcgetattr(master)
     except (OSError, termios.error):
@@ -83,4 +86,6 @@ def end_of_input(master: int) -> bytes:
     if not settings[3] & termios.ICANON:
         return b""
     character = settings[6][termios.VEOF]
-    return character if isinstance(character, bytes) else b""
+    if not isinstance(character, bytes):
+        return b""
+    return character if last in (b"", b"\n", b"\r", character) else character * 2

@@ -13,7 +13,7 @@ from triptych_linux.pidfd import ProcessIdentity, send_signal, wait_exit
 from triptych_service import span
 
 from triptych_streaming.errors import ContainerGone, ExecFailed
-from triptych_streaming.protocol.channels import Channel
+from triptych_streaming.protocol.channels import Buffer, Channel
 from triptych_streaming.protocol.status import Outcome
 from triptych_streaming.records import ExecSession
 from triptych_streaming.workers import console, ociexec
@@ -40,6 +40,8 @@ class ExecBackend(Backend):
         self._fds: dict[Channel, int] = {}
         """This end of its stdio: pipes by channel, or the terminal's master under STDOUT."""
         self._pidfd = -1
+        self._typed = b""
+        """The last character that went to the terminal."""
 
     async def prepare(self) -> None:
         """Start the OCI runtime; see `ociexec`. Nothing happens when it was started before.
@@ -102,13 +104,21 @@ class ExecBackend(Backend):
     def input(self) -> Input | None:
         if not self._session.streams.stdin:
             return None
-        fd = self._fds[Channel.STDOUT if self._tty else Channel.STDIN]
+        if self._tty:
+            return Input(self._fds[Channel.STDOUT], self._type, self._end_input)
+        fd = self._fds[Channel.STDIN]
         return Input(fd, lambda data: os.write(fd, data), self._end_input)
+
+    def _type(self, data: Buffer) -> int:
+        written = os.write(self._fds[Channel.STDOUT], data)
+        self._typed = bytes(data[:written][-1:]) or self._typed
+        return written
 
     def _end_input(self) -> None:
         if self._tty:
             with contextlib.suppress(OSError):
-                os.write(self._fds[Channel.STDOUT], console.end_of_input(self._fds[Channel.STDOUT]))
+                master = self._fds[Channel.STDOUT]
+                os.write(master, console.end_of_input(master, self._typed))
         else:
             self._close(Channel.STDIN)
 
