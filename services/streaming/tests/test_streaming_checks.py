@@ -50,6 +50,13 @@ def test_every_mistake_is_told(tmp_path: Path) -> None:
     assert not problems(HttpSettings(advertise="https://node-1:10010/stream"))
 
 
+@pytest.mark.parametrize("name", ["token", "handshake", "creation", "exec_start", "dial"])
+def test_no_time_at_all_is_none_for_what_takes_some(start_streaming, name: str) -> None:
+    daemon = start_streaming(f"[timeouts]\n{name} = 0\n", wait=False)
+    assert daemon.process.wait(60) == 78
+    assert f"timeouts.{name}" in daemon.log.read_text()
+
+
 def test_a_passed_socket_that_shows_sessions_stops_the_start_for_good(start_streaming) -> None:
     with socket.create_server(("0.0.0.0", 0)) as listener:
         daemon = start_streaming(sockets={"http": listener}, wait=False)

@@ -8,7 +8,8 @@ from typing import Annotated
 from msgspec import Meta
 from triptych_service import Reload, ServiceSettings, Table, setting
 
-Seconds = Annotated[float, Meta(ge=0)]
+Seconds = Annotated[float, Meta(gt=0)]
+SecondsOrNone = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=1)]
 
 
@@ -105,12 +106,12 @@ class TimeoutSettings(Table):
         10.0, "From a connection to its whole HTTP request (and TLS handshake).", reload=Reload.LIVE
     )
     creation: Seconds = setting(30.0, "For a client to open the streams of its session.", reload=Reload.LIVE)
-    idle: Seconds = setting(
+    idle: SecondsOrNone = setting(
         4 * 3600.0,
         "Without a byte in either direction until a session is ended; 0 for never.",
         reload=Reload.LIVE,
     )
-    head_start: Seconds = setting(
+    head_start: SecondsOrNone = setting(
         2.0,
         "That the OCI runtime, started when Exec is answered, waits for the client; 0 starts it when the "
         "client has connected.",
@@ -118,24 +119,24 @@ class TimeoutSettings(Table):
     )
     exec_start: Seconds = setting(30.0, "For the OCI runtime to start a process.", reload=Reload.LIVE)
     dial: Seconds = setting(10.0, "For a forwarded port to take a connection.", reload=Reload.LIVE)
-    linger: Seconds = setting(
+    linger: SecondsOrNone = setting(
         2.0,
         "After a process has ended, for children of it that still hold its output open.",
         reload=Reload.LIVE,
     )
-    hangup: Seconds = setting(
+    hangup: SecondsOrNone = setting(
         10.0,
         "After a client vanished and its process was hung up (end of input, no reader, SIGHUP on a "
         "terminal), until the process is killed.",
         reload=Reload.LIVE,
     )
-    lag: Seconds = setting(
+    lag: SecondsOrNone = setting(
         10.0,
         "For a client of attach that does not read to go on reading; then its session is ended, because the "
         "container, its log and its other clients wait for it; 0 for never.",
         reload=Reload.LIVE,
     )
-    drain: Seconds = setting(
+    drain: SecondsOrNone = setting(
         3600.0,
         "For sessions that run when the daemon is told to stop; then they are ended. Under systemd the old "
         "process drains beside the new one.",
