@@ -24,15 +24,17 @@ from triptych_streaming.workers.quota import Quota
 
 
 @asynccontextmanager
-async def connected() -> AsyncIterator[tuple[Wire, socket.socket]]:
+async def connected(
+    host: str = "127.0.0.1", family: socket.AddressFamily = socket.AF_INET
+) -> AsyncIterator[tuple[Wire, socket.socket]]:
     """A connection that the listener took, and its client."""
     taken: asyncio.Future[socket.socket] = asyncio.get_running_loop().create_future()
     loop = asyncio.get_running_loop()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server((host, 0), family=family) as listener:
         listener.setblocking(False)
         acceptor = Acceptor(listener, taken.set_result)
         acceptor.start()
-        with socket.create_connection(listener.getsockname()) as client:
+        with socket.create_connection(listener.getsockname()[:2]) as client:
             _, wire = await loop.connect_accepted_socket(lambda: Wire(65536), await taken)
             acceptor.stop(shared=True)
             yield wire, client
@@ -62,6 +64,14 @@ async def test_a_listener_is_given_up_also_while_descriptors_lack() -> None:
         acceptor.stop(shared=True)
         assert listener.fileno() < 0
         acceptor.start()  # as the end of the rest does
+
+
+@pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+async def test_a_peer_is_an_address_and_a_port(family: socket.AddressFamily, host: str) -> None:
+    async with connected(host, family) as (wire, client):
+        address, _, port = wire.peer.rpartition(":")
+        assert address == (f"[{host}]" if ":" in host else host)
+        assert int(port) == client.getsockname()[1]
 
 
 async def test_the_kernel_watches_silent_clients() -> None:

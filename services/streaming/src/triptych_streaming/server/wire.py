@@ -105,7 +105,9 @@ class Wire(asyncio.BufferedProtocol):
     def peer(self) -> str:
         """The client's address, for logs."""
         name = self._transport.get_extra_info("peername") if self._transport else None
-        return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else ""
+        if not isinstance(name, tuple):
+            return ""
+        return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
 
     @property
     def unread(self) -> int:
