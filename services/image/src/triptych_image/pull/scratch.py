@@ -67,14 +67,24 @@ async def scratch(store: Store, size: int, spool: Path | None) -> AsyncIterator[
         if spool is not None:
             await stack.enter_async_context(store.hold_partial(spool))
         place = Scratch(store)
+        opening = asyncio.get_running_loop().run_in_executor(None, place.open, size, spool)
         try:
+            await asyncio.wait([opening])
             try:
-                # To its end also for a caller who is cancelled, or nobody would know what it has opened.
-                await shielded(asyncio.to_thread(place.open, size, spool), _OPEN_SECONDS)
+                opening.result()
             except OSError as error:
                 raise disk_error(error, "prepare to unpack") from error
             yield place
         finally:
+            if not opening.done():
+                # The caller was cancelled; only at its end is known what the thread has opened.
+                await shielded(_ended(opening), _OPEN_SECONDS)
             place.close()
             if not place.taken:
                 await store.drop(place.tree, place.tape)
+
+
+async def _ended(opening: asyncio.Future[None]) -> None:
+    await asyncio.wait([opening])
+    if not opening.cancelled():
+        opening.exception()

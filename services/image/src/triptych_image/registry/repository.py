@@ -149,7 +149,7 @@ class Repository:
             finally:
                 self._access.served(source)
             if descriptor.digest.matches(sink.view):
-                return bytes(sink.view)
+                return sink.finish()
             if not self.distrust(descriptor):
                 raise ContentMismatch(f"{what}: {source.host}: served the wrong content")
             log.warning("blob has a wrong digest, fetching again", extra={"blob": what, "host": source.host})

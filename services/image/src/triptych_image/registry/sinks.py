@@ -6,6 +6,7 @@ import asyncio
 import collections
 import contextlib
 import fcntl
+import io
 import os
 import stat
 from typing import Final, Protocol
@@ -111,11 +112,20 @@ class QueueSink:
 
 
 class BufferSink:
-    """Memory of a known size."""
+    """Memory of a known size.
+
+    A BytesIO that was made of zeros takes pages only as they are filled, and gives its bytes without a copy.
+    """
 
     def __init__(self, size: int) -> None:
-        self.view = memoryview(bytearray(size))
+        self._memory = io.BytesIO(bytes(size))
+        self.view = self._memory.getbuffer()
         self._filled = 0
+
+    def finish(self) -> bytes:
+        """All of it, as bytes; nothing more is taken."""
+        self.view.release()
+        return self._memory.getvalue()
 
     async def take(self, response: Response, most: int) -> int:
         count = await response.fill(self.view[self._filled : self._filled + most])
