@@ -196,7 +196,7 @@ async def test_a_layer_that_is_packed_anew_leaves_the_reserve(
     for reserve in (0, 1 << 60):
         unpacking = msgspec.structs.replace(Settings().unpack, reserve_bytes=reserve)
         settings = msgspec.structs.replace(Settings(), unpack=unpacking)
-        packing = Pusher(store, nothing, workers, settings)._pack(record.key, diff_id, store.paths.scratch())
+        packing = Pusher(store, nothing, workers, settings)._pack(diff_id, store.paths.scratch())
         if reserve == 0:
             assert (await packing).size > 0
         else:

@@ -29,11 +29,11 @@ from triptych_oci import (
     parse_manifest,
 )
 
-from triptych_image.errors import ImageNotFound, NotReproducible
+from triptych_image.offline.playback import play
 from triptych_image.pull.reserve import within_reserve
 from triptych_image.registry import Credentials, RegistryClient, Repository
 from triptych_image.settings import Settings
-from triptych_image.store import ImageKind, ImageRecord, Store, layer_key
+from triptych_image.store import ImageKind, ImageRecord, Store
 from triptych_image.unpack.pool import UnpackWorkers
 
 log = logging.getLogger(__name__)
@@ -131,37 +131,21 @@ class Pusher:
 
     async def _push_anew(self, target: Repository, diff_id: Digest) -> Descriptor:
         """Pack a layer from what is unpacked."""
-        key = layer_key(diff_id)
-        record = self._store.snapshot.layers.get(key)
-        if record is None:
-            raise ImageNotFound(f"layer {diff_id} was removed meanwhile")
-        if not record.complete:
-            raise NotReproducible(
-                f"layer {diff_id} replaced files that it holds itself, so it cannot be pushed"
-            )
         scratch = self._store.paths.scratch()
         try:
-            descriptor = await self._pack(key, diff_id, scratch)
+            descriptor = await self._pack(diff_id, scratch)
             await target.push_blob(descriptor, lambda: _file(scratch))
         finally:
             await self._store.drop(scratch)
         return descriptor
 
-    async def _pack(self, key: str, diff_id: Digest, scratch: Path) -> Descriptor:
-        paths = self._store.paths
-        tape = os.open(paths.tape(key), os.O_RDONLY | os.O_CLOEXEC)
+    async def _pack(self, diff_id: Digest, scratch: Path) -> Descriptor:
+        out = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            out = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                async with self._workers.export(paths.layer(key), tape, out, gzip=True) as report:
-                    packing = report.result(f"pack layer {diff_id}")
-                    found = await within_reserve(packing, self._store, self._settings)
-            finally:
-                os.close(out)
+            packing = play(self._store, self._workers, diff_id, out, gzip=True)
+            await within_reserve(packing, self._store, self._settings)
         finally:
-            os.close(tape)
-        if found["diff_id"] != diff_id:
-            raise NotReproducible(f"layer {diff_id} is not what it was: it reads as {found['diff_id']}")
+            os.close(out)
         digest, size = await asyncio.to_thread(_hash, scratch)
         return Descriptor(MediaType.OCI_LAYER_GZIP.value, digest, size)
 

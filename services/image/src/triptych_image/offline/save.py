@@ -7,7 +7,6 @@ ID does not change. A layer that is kept as it came goes into the archive as it 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,11 +26,11 @@ from triptych_oci import (
     parse_manifest,
 )
 
-from triptych_image.errors import ImageNotFound, LayerDamaged, NotReproducible
 from triptych_image.offline.documents import blob_name
+from triptych_image.offline.playback import play
 from triptych_image.offline.threads import in_thread
 from triptych_image.offline.writer import ArchiveWriter, writing
-from triptych_image.store import ImageKind, ImageRecord, Store, layer_key
+from triptych_image.store import ImageKind, ImageRecord, Store
 from triptych_image.unpack.pool import UnpackWorkers
 
 
@@ -121,26 +120,8 @@ class _Saving:
         """Play a layer into the archive; returns its size, which is known only afterwards."""
         if diff_id in self._written:
             return self._written[diff_id]
-        key = layer_key(diff_id)
-        record = self._store.snapshot.layers.get(key)
-        if record is None:
-            raise ImageNotFound(f"layer {diff_id} was removed meanwhile")
-        if not record.complete:
-            raise NotReproducible(
-                f"layer {diff_id} replaced files that it holds itself, so it cannot be saved"
-            )
         start = await self._archive.begin()
-        tape = os.open(self._store.paths.tape(key), os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            async with self._workers.export(
-                self._store.paths.layer(key), tape, self._archive.fd, gzip=False
-            ) as report:
-                found = await report.result(f"save layer {diff_id}")
-        finally:
-            os.close(tape)
-        if found["diff_id"] != diff_id:
-            raise LayerDamaged(f"layer {diff_id} is not what it was: it reads as {found['diff_id']}")
-        size = int(found["written"])
+        size = await play(self._store, self._workers, diff_id, self._archive.fd, gzip=False)
         await self._archive.end(start, blob_name(diff_id), size)
         self._written[diff_id] = size
         return size

@@ -18,7 +18,7 @@ _WATCH_SECONDS = 0.1
 async def within_reserve(work: Coroutine[Any, Any, T], store: Store, settings: Settings) -> T:
     """Wait for something that writes to the store's file system, as long as it leaves the reserve.
 
-    :raises DiskFull: when it does not; the work is cancelled then.
+    :raises DiskFull: when it does not; the work is cancelled then, and has ended.
     """
     working = asyncio.ensure_future(work)
     try:
@@ -28,6 +28,7 @@ async def within_reserve(work: Coroutine[Any, Any, T], store: Store, settings: S
         return await working
     finally:
         working.cancel()
+        await asyncio.wait([working])
 
 
 def check_reserve(store: Store, settings: Settings) -> None:
