@@ -96,7 +96,8 @@ class Access:
         :param what: names it in errors.
         :raises TriptychError: when no host is left, saying what each of them said.
         """
-        walk = Walk(self.having(capability), self.settings, self._health, what)
+        verb = "push" if capability is Capability.PUSH else "pull"
+        walk = Walk(self.having(capability), self.settings, self._health, what, verb=verb)
         while True:
             host = await walk.next()
             try:

@@ -64,10 +64,17 @@ class Walk:
     `failed` and again `next`, until it works or `next` raises.
 
     :param what: names the thing in errors.
+    :param verb: what is done with it, "pull" or "push".
     """
 
     def __init__(
-        self, hosts: Sequence[Host], settings: RegistrySettings, health: HostHealth, what: str
+        self,
+        hosts: Sequence[Host],
+        settings: RegistrySettings,
+        health: HostHealth,
+        what: str,
+        *,
+        verb: str = "pull",
     ) -> None:
         self._hosts = health.order(hosts)
         # Mostly the registry itself. Who comes behind it was put there by a penalty.
@@ -75,6 +82,7 @@ class Walk:
         self._settings = settings
         self._health = health
         self._what = what
+        self._verb = verb
         self._index = 0
         self._attempts = 0
         self._delay = 0.0
@@ -180,13 +188,10 @@ class Walk:
             text += f" (tried too: {'; '.join(map(str, others.values()))})"
         if self._timed_out:
             return NoProgress(f"{text}; no progress for {self._settings.no_progress_seconds:g} s")
+        if decisive.kind is Failure.DENIED:
+            denied = f"{self._verb} access denied, repository does not exist or may require authorization"
+            return AccessDenied(f"{denied}: {text}")
         return _ERRORS.get(decisive.kind, _unavailable)(text)
-
-
-def _denied(text: str) -> TriptychError:
-    return AccessDenied(
-        f"pull access denied, repository does not exist or may require authorization: {text}"
-    )
 
 
 def _unavailable(text: str) -> TriptychError:
@@ -195,7 +200,6 @@ def _unavailable(text: str) -> TriptychError:
 
 _ERRORS: Final[dict[Failure, Callable[[str], TriptychError]]] = {
     Failure.NOT_FOUND: ContentNotFound,
-    Failure.DENIED: _denied,
     Failure.MISMATCH: ContentMismatch,
     Failure.MALFORMED: InvalidDocument,
     Failure.UNSUPPORTED: UnsupportedDocument,
