@@ -124,24 +124,13 @@ async def _node(daemon: Daemon[Settings], images: grpc.aio.Channel, streaming: g
     for directory in (paths.root, paths.state, paths.exec, paths.state / "containers"):
         directory.mkdir(parents=True, exist_ok=True, mode=0o711)
     database = Database(paths.root / "state.db")
-    pods = NamespaceSettings(
-        unprivileged_ports=settings.containers.unprivileged_ports,
-        unprivileged_icmp=settings.containers.unprivileged_ping,
-        init=shutil.which(settings.init) or settings.init,
-    )
+    pods = _pods(settings)
     namespaces = PodNamespaces(paths.state, pods)
     await namespaces.start()
     cgroups = CgroupManager.detect(settings.cgroup_driver.value)
     if settings.favor_cgroup_moves and not await asyncio.to_thread(cgroups.favor_dynamic_changes):
         log.warning("favor_cgroup_moves is set, but this kernel cannot do it")
     image_client = ImageClient(images, settings.image_socket)
-    conmon = Conmon(
-        path=shutil.which(settings.conmon) or settings.conmon,
-        exit_dir=paths.exits,
-        deadline=settings.deadlines.monitor,
-        log_level=settings.conmon_log_level.value,
-        place=cgroups.place_monitor,
-    )
 
     def exited(found: Exit) -> None:
         on_exit(node, found)
@@ -155,10 +144,7 @@ async def _node(daemon: Daemon[Settings], images: grpc.aio.Channel, streaming: g
     node = Node(
         settings=settings,
         paths=paths,
-        host=HostFacts.probe(
-            seccomp_profile=Path(settings.containers.seccomp_profile),
-            restrict_oom=settings.containers.restrict_oom_score_adj,
-        ),
+        host=_host(settings),
         database=database,
         state=State(database),
         handlers=Handlers({}, settings.default_handler),
@@ -167,7 +153,7 @@ async def _node(daemon: Daemon[Settings], images: grpc.aio.Channel, streaming: g
         files=PodFiles(paths.state),
         init=PodInit(paths.state, pods, ended=init_ended),
         network=Network(settings.network, paths.root),
-        conmon=conmon,
+        conmon=_conmon(settings, paths, cgroups),
         exits=ExitWatch(paths.exits, exited, clock.now, monitor_lost),
         events=EventBus(),
         stats=StatsCollector(LayerUsageReader(image_client), daemon.tasks),
@@ -184,6 +170,31 @@ async def _node(daemon: Daemon[Settings], images: grpc.aio.Channel, streaming: g
     declare_state(daemon.metrics, node.state)
     node.exits.start()
     return node
+
+
+def _pods(settings: Settings) -> NamespaceSettings:
+    return NamespaceSettings(
+        unprivileged_ports=settings.containers.unprivileged_ports,
+        unprivileged_icmp=settings.containers.unprivileged_ping,
+        init=shutil.which(settings.init) or settings.init,
+    )
+
+
+def _host(settings: Settings) -> HostFacts:
+    return HostFacts.probe(
+        seccomp_profile=Path(settings.containers.seccomp_profile),
+        restrict_oom=settings.containers.restrict_oom_score_adj,
+    )
+
+
+def _conmon(settings: Settings, paths: Paths, cgroups: CgroupManager) -> Conmon:
+    return Conmon(
+        path=shutil.which(settings.conmon) or settings.conmon,
+        exit_dir=paths.exits,
+        deadline=settings.deadlines.monitor,
+        log_level=settings.conmon_log_level.value,
+        place=cgroups.place_monitor,
+    )
 
 
 def _prober(node: Node) -> Prober:
