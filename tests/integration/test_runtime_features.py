@@ -292,6 +292,20 @@ def test_devices_and_cdi(driver: Driver) -> None:
     assert "Linux" in driver.output(container, "cat", "/cdi-version")
 
 
+def test_devices_of_another_name_in_a_user_namespace(driver: Driver) -> None:
+    pod = driver.run(mapped("mapped-devices"))
+    config = driver.config("app")
+    in_pod(driver, pod, config)
+    config.devices.add(host_path="/dev/full", container_path="/dev/kmsg", permissions="rw")
+    config.devices.add(host_path="/dev/zero", container_path="/dev/below/mine", permissions="r")
+    container = driver.launch(pod, config)
+    numbers = driver.output(container, "stat", "-c", "%t:%T", "/dev/kmsg", "/dev/below/mine")
+    assert numbers.split() == ["1:7", "1:5"]
+    assert (
+        driver.output(container, "sh", "-c", "head -c 2 /dev/below/mine | od -An -tx1").split() == ["00"] * 2
+    )
+
+
 def test_an_environment_of_bytes(driver: Driver, tmp_path: Path) -> None:
     pod = driver.run(pod_config("bytes", log_directory=str(tmp_path)))
     script = 'printf %s "$BYTES" | od -An -tx1; printf %s "$FROM$PLAIN"'

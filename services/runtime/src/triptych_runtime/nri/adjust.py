@@ -23,6 +23,7 @@ from triptych_runtime.spec import (
     cdi,
     cdi_edits,
     launcher,
+    userns_devices,
 )
 from triptych_runtime.spec.inputs import BundleFile, Relabel
 
@@ -59,6 +60,7 @@ def adjust_spec(
         adjust_resources.adjust(made, adjustment.linux.resources)
         adjust_linux.rdt(made, adjustment.linux.rdt)
         adjust_mounts.adjust(made, adjustment.mounts, find_mount)
+        userns_devices.bind_renamed(made.document, handler)
         files, relabels = _carried(spec, made)
     except (InvalidArgument, NotFound, FailedPrecondition) as error:
         raise AdjustmentRefused(f"adjustment by NRI plugins: {error.message}", hint=error.hint) from error

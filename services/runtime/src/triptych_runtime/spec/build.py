@@ -22,6 +22,7 @@ from triptych_runtime.spec import (
     seccomp,
     selinux,
     signals,
+    userns_devices,
     users,
 )
 from triptych_runtime.spec.annotations import build as build_annotations
@@ -72,6 +73,7 @@ def build_container_spec(
     wanted = cdi.requested(config)
     if wanted:
         cdi_edits.apply(document, cdi.Registry.load(inputs.cdi_dirs).edits(wanted))
+    userns_devices.bind_renamed(document, handler)
     files: list[BundleFile] = []
     if raw:
         files.append(launcher.install(document, raw, inputs.bundle, host.machine))

@@ -125,6 +125,11 @@ class HandlerFeatures:
     ignored: frozenset[NewerField] = frozenset()
 
     @property
+    def binds_devices(self) -> bool:
+        """Whether in a user namespace it binds the host's node of a device's path, whatever that is."""
+        return self.name != "crun"
+
+    @property
     def copies_output(self) -> bool:
         """Whether its exec copies the command's output, and so ends only when nobody holds that any more."""
         return self.name == "runc"
