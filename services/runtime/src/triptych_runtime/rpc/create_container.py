@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -16,9 +14,10 @@ from triptych_oci import ImageConfig, parse_image_config
 from triptych_service.tracing import span
 
 from triptych_runtime import clock
-from triptych_runtime.bundles import mount_image_volume, mount_rootfs, remove_bundle, write_bundle
+from triptych_runtime.bundles import mount_rootfs, remove_bundle, write_bundle
 from triptych_runtime.containers import emit, pin_target, sandbox_context
 from triptych_runtime.containers.adjusting import ask_plugins
+from triptych_runtime.containers.image_volumes import id_mappings, mount_image_volumes, with_digests
 from triptych_runtime.errors import NameInUse, SandboxNotReady
 from triptych_runtime.lifecycle import STEP_DEADLINE, Undo, deadline, fault
 from triptych_runtime.model import ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord, User, new_id
@@ -32,7 +31,6 @@ from triptych_runtime.spec import (
     ContainerSpec,
     RootfsView,
     build_container_spec,
-    is_image,
     validate_container,
 )
 
@@ -133,8 +131,6 @@ async def _build(
 ) -> ContainerRecord:
     """Root file system, image volumes, spec, bundle: each registered to be undone before it begins."""
     config = record.config
-    userns = sandbox.namespaces.get("user")
-    userns_path = Path(userns) if userns else None
     limit = size_limit(node.settings.containers.size_limit_annotation, config, sandbox.config)
     undo.push("root filesystem", lambda: node.images.remove(record.id))
     with span("prepare rootfs", image=config.image.image):
@@ -143,40 +139,16 @@ async def _build(
             config.image.image,
             size_limit=limit,
             mount_label=sandbox.selinux_mount_label,
-            **_mappings(sandbox),
+            **id_mappings(sandbox),
         )
     image = parse_image_config(prepared.image_config)
-    bundle, rootfs, volumes = (
-        node.paths.bundle(record.id),
-        node.paths.rootfs(record.id),
-        node.paths.volumes(record.id),
-    )
+    bundle, volumes = node.paths.bundle(record.id), node.paths.volumes(record.id)
     undo.push("bundle", lambda: asyncio.to_thread(remove_bundle, bundle, volumes))
     fault("create_container.rootfs")
-    image_volumes = await _image_volumes(node, sandbox, record, userns_path, undo)
+    image_volumes = await mount_image_volumes(node, sandbox, record, _user_namespace(sandbox), undo)
     target = await shielded(pin_target(node, record), STEP_DEADLINE)
-
     inputs = _inputs(node, handler, record, image, prepared, image_volumes.paths, target)
-
-    def build() -> ContainerSpec:
-        mount_rootfs(prepared.overlay, rootfs, userns_path)
-        fault("create_container.mounted")
-        return build_container_spec(node.host, handler.features, sandbox_context(node, sandbox), inputs)
-
-    def build_and_write() -> ContainerSpec:
-        spec = build()
-        write_bundle(bundle, rootfs, spec)
-        return spec
-
-    # A thread cannot be cancelled, and what it still makes must not come after it was undone.
-    with span("write bundle"):
-        if node.nri.active:
-            spec = await shielded(asyncio.to_thread(build), node.settings.deadlines.create)
-            record, spec = await ask_plugins(node, sandbox, handler, record, inputs, spec, undo)
-            writing = asyncio.to_thread(write_bundle, bundle, rootfs, spec)
-            await shielded(writing, node.settings.deadlines.create)
-        else:
-            spec = await shielded(asyncio.to_thread(build_and_write), node.settings.deadlines.create)
+    record, spec = await _write(node, sandbox, handler, record, inputs, prepared, undo)
     await _relabel(spec)
     user = spec.user
     return msgspec.structs.replace(
@@ -185,10 +157,47 @@ async def _build(
         image_ref=prepared.image_ref,
         user=User(user.uid, user.gid, tuple(user.groups)),
         stop_signal=spec.stop_signal.number,
-        mounts=_with_digests(spec.mounts, image_volumes.image_ids),
+        mounts=with_digests(spec.mounts, image_volumes.image_ids),
         image_volumes=tuple(image_volumes.keys),
         size_limit=limit,
     )
+
+
+def _user_namespace(sandbox: SandboxRecord) -> Path | None:
+    path = sandbox.namespaces.get("user")
+    return Path(path) if path else None
+
+
+async def _write(
+    node: Node,
+    sandbox: SandboxRecord,
+    handler: Handler,
+    record: ContainerRecord,
+    inputs: ContainerInputs,
+    prepared: rootfs_pb2.PrepareRootfsResponse,
+    undo: Undo,
+) -> tuple[ContainerRecord, ContainerSpec]:
+    """Mount the root file system, build the spec, let plugins change it, and write the bundle."""
+
+    def build() -> ContainerSpec:
+        mount_rootfs(prepared.overlay, inputs.rootfs, _user_namespace(sandbox))
+        fault("create_container.mounted")
+        return build_container_spec(node.host, handler.features, sandbox_context(node, sandbox), inputs)
+
+    def build_and_write() -> ContainerSpec:
+        spec = build()
+        write_bundle(inputs.bundle, inputs.rootfs, spec)
+        return spec
+
+    # A thread cannot be cancelled, and what it still makes must not come after it was undone.
+    seconds = node.settings.deadlines.create
+    with span("write bundle"):
+        if not node.nri.active:
+            return record, await shielded(asyncio.to_thread(build_and_write), seconds)
+        spec = await shielded(asyncio.to_thread(build), seconds)
+        record, spec = await ask_plugins(node, sandbox, handler, record, inputs, spec, undo)
+        await shielded(asyncio.to_thread(write_bundle, inputs.bundle, inputs.rootfs, spec), seconds)
+        return record, spec
 
 
 def _inputs(
@@ -222,72 +231,6 @@ def _inputs(
         cgroup_writable=options.cgroup_writable,
         device_ownership=containers.device_ownership,
     )
-
-
-@dataclass(slots=True)
-class _ImageVolumes:
-    """Mounted image volumes, by the index of their mount in the request.
-
-    :ivar keys: at the image daemon.
-    """
-
-    paths: dict[int, Path] = field(default_factory=dict)
-    image_ids: dict[int, str] = field(default_factory=dict)
-    keys: list[str] = field(default_factory=list)
-
-
-async def _image_volumes(
-    node: Node, sandbox: SandboxRecord, record: ContainerRecord, userns: Path | None, undo: Undo
-) -> _ImageVolumes:
-    """Prepare and mount the image volumes."""
-    made = _ImageVolumes()
-    for index, mount in enumerate(record.config.mounts):
-        if not is_image(mount):
-            continue
-        if not made.keys:
-            undo.push("image volumes", lambda: node.images.remove(record.id, prefix=True))
-        key = f"{record.id}/{index}"
-        made.keys.append(key)
-        image = mount.image.image_ref or mount.image.image
-        prepared = await node.images.prepare_volume(
-            key, image, mount.image_sub_path, mount_label=sandbox.selinux_mount_label, **_mappings(sandbox)
-        )
-        target = node.paths.image_volume(record.id, index)
-        mounting = asyncio.to_thread(mount_image_volume, prepared, target, userns)
-        made.paths[index] = await shielded(mounting, node.settings.deadlines.create)
-        made.image_ids[index] = prepared.image_id
-        fault("create_container.image_volume")
-    return made
-
-
-def _with_digests(
-    mounts: tuple[api_pb2.Mount, ...], image_ids: Mapping[int, str]
-) -> tuple[api_pb2.Mount, ...]:
-    """The mounts as ContainerStatus tells them: an image volume with what was mounted (KEP-5365)."""
-    told = []
-    for index, mount in enumerate(mounts):
-        if index in image_ids:
-            copy = api_pb2.Mount()
-            copy.CopyFrom(mount)
-            copy.image.image_ref = image_ids[index]
-            mount = copy
-        told.append(mount)
-    return tuple(told)
-
-
-def _mappings(sandbox: SandboxRecord) -> dict[str, list[rootfs_pb2.IdMapping]]:
-    options = sandbox.options
-    if "user" not in sandbox.namespaces:
-        return {}
-
-    def convert(mappings: object) -> list[rootfs_pb2.IdMapping]:
-        return [
-            rootfs_pb2.IdMapping(host_id=m.host_id, container_id=m.container_id, length=m.length)
-            for m in mappings  # type: ignore[attr-defined]
-        ]
-
-    users = options.userns_options
-    return {"uid_mappings": convert(users.uids), "gid_mappings": convert(users.gids)}
 
 
 async def _relabel(spec: ContainerSpec) -> None:
