@@ -100,6 +100,9 @@ def test_a_user_namespace(driver: Driver, tmp_path: Path, host_network: bool) ->
     assert say("echo x >/plain/made && echo y >/shifted/made && stat -c %u /shifted/file") == "0"
     assert (plain / "made").stat().st_uid == FIRST
     assert (shifted / "made").stat().st_uid == 0
+    # A command may open its output again, as nginx does.
+    assert say("echo again >/dev/stdout") == "again"
+    assert say("echo again >/proc/1/fd/1 && echo done") == "done"
     # The pod's files, its shared memory, its network.
     assert say("test -s /etc/hosts && cat /etc/resolv.conf") != ""
     assert say("echo z >/dev/shm/z && stat -c %u /dev/shm/z") == "0"

@@ -12,6 +12,7 @@ import grpc
 import pytest
 from runtime.v1 import api_pb2 as cri
 from triptych_dev import streamclient as client
+from triptych_dev.kubelet import pod_config
 from triptych_dev.patience import PATIENCE
 from triptych_dev.stack import Stack
 from triptych_dev.testing import needs
@@ -85,6 +86,21 @@ async def test_each_runtime_handler(driver: Driver, handler: str) -> None:
         assert attached.stdin and attached.stdout
         await attached.stdin.write(b"hello\n")
         assert await attached.stdout.read_until(b"\n") == b"got hello\n"
+
+
+@pytest.mark.parametrize("handler", ["crun", "runc"])
+async def test_a_command_in_a_user_namespace_may_open_its_output_again(driver: Driver, handler: str) -> None:
+    config = pod_config(f"mapped-{handler}")
+    options = config.linux.security_context.namespace_options
+    options.userns_options.mode = cri.POD
+    for mappings in (options.userns_options.uids, options.userns_options.gids):
+        mappings.add(container_id=0, host_id=200_000, length=65_536)
+    app = driver.config("app")
+    app.linux.security_context.namespace_options.CopyFrom(options)
+    container = driver.launch(driver.run(config, handler=handler), app)
+    request = exec_request(container, "sh", "-c", "echo out >/dev/stdout; echo err >/dev/stderr")
+    result = await client.exec_spdy(await url_of(driver.stub.Exec, request))
+    assert (result.stdout, result.stderr) == (b"out\n", b"err\n")
 
 
 async def test_exec_waits_for_a_streaming_daemon_that_comes_back(stack: Stack, driver: Driver) -> None:

@@ -12,6 +12,7 @@ from runtime.v1 import api_pb2
 from triptych_errors import DeadlineExceeded
 from triptych_linux import exits, oom, process
 from triptych_linux.latefile import LateFile
+from triptych_linux.stdio import give_pipes
 from triptych_service.tracing import span
 
 from triptych_runtime.errors import ContainerNotRunning, InvalidArgument, RuntimeFailed
@@ -81,6 +82,8 @@ async def _run(
         ended = False
         try:
             oom.follow(child.pid, record.pid)
+            pipes = [pipe.fileno() for pipe in (child.popen.stdout, child.popen.stderr) if pipe]
+            give_pipes(pipes, record.pid, record.user.uid, record.user.gid)
             document.give()  # not before: until it has that, the command is not started
             out = process.Collector(child.popen.stdout, limit)
             err = process.Collector(child.popen.stderr, limit)

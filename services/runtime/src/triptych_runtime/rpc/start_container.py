@@ -11,6 +11,7 @@ from runtime.v1 import api_pb2
 from triptych_errors import TriptychError
 from triptych_linux.pidfd import start_ticks
 from triptych_linux.process import shielded
+from triptych_linux.stdio import give_pipes
 from triptych_service.tracing import span
 
 from triptych_runtime import clock
@@ -104,6 +105,9 @@ async def _launch(node: Node, runtime: OciRuntime, record: ContainerRecord) -> C
         record, pid=started.pid, start_ticks=ticks, monitor_pid=started.monitor_pid, started_at=clock.now()
     )
     watch(node, record)
+    if not config.tty:
+        pipes = (f"/proc/{record.pid}/fd/{number}" for number in range(3))
+        give_pipes(pipes, record.pid, record.user.uid, record.user.gid)
     if not record.restored_from:
         with span("runtime start", handler=runtime.name):
             await runtime.start(record.id)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from triptych_linux import oom, process
+from triptych_linux.stdio import give_pipes
 
 from triptych_streaming.errors import ExecFailed
 from triptych_streaming.protocol.channels import Channel
@@ -114,4 +115,5 @@ async def begin(session: ExecSession, directory: Path, stdio: Mapping[Channel, i
         raise
     if session.container_pid:
         oom.follow(child.pid, session.container_pid)  # crun gives an exec none of its own
+        give_pipes(stdio.values(), session.container_pid, *workspace.user())
     return OciExec(workspace, child)

@@ -59,6 +59,11 @@ class Workspace:
             command += ["--tty", "--console-socket", self._console.path]
         return [*command, *self._session.exec_args, self._session.target.container_id]
 
+    def user(self) -> tuple[int, int]:
+        """User and group of the process, in the container."""
+        user = json.loads(self._session.process).get("user", {})
+        return user.get("uid", 0), user.get("gid", 0)
+
     def give(self) -> None:
         """Let the runtime have the process document: from here on the process may run."""
         self._document.give()
