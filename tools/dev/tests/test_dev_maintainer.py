@@ -124,3 +124,34 @@ def test_a_purge_detaches_the_daemons_mounts_and_no_disk_of_an_operator(tmp_path
     told = run(["unshare", "--mount", "sh", "-c", commands], step="purge").splitlines()
     assert {*disks, other} <= set(told) and ours not in told
     assert {line for line in told if line.startswith(("/var/lib/triptych/", "/run/triptych/"))} == {disks[0]}
+
+
+@pytest.mark.parametrize(
+    ("script", "argument", "done"),
+    [
+        ("postinst", "configure", "try-restart triptych-streaming@2.service"),
+        ("prerm", "remove", "disable -q --now triptych-streaming@2.service triptych-image.service"),
+    ],
+)
+def test_further_streaming_instances_are_upgraded_and_removed(
+    tmp_path: Path, script: str, argument: str, done: str
+) -> None:
+    programs = {
+        script: SCRIPTS[script],
+        "systemctl": "#!/bin/sh\n"
+        '[ "$1" != list-units ] || { echo triptych-streaming@2.service loaded active running; exit; }\n'
+        'echo "did: $*"\n',
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    commands = "\n".join(
+        (
+            "set -e",
+            *(f"mount -t tmpfs none {path}" for path in ("/etc", "/run", "/var/lib")),
+            f"mkdir -p /run/systemd/system {CONFLIST.parent}; touch {CONFLIST.parent / '1.conflist'}",
+            f"PATH={tmp_path}:$PATH {tmp_path / script} {argument} 2>/dev/null",
+        )
+    )
+    told = run(["unshare", "--mount", "sh", "-c", commands], step=script)
+    assert any(line.startswith(f"did: {done}") for line in told.splitlines()), told

@@ -93,6 +93,7 @@ def test_a_node_without_nftables_starts(tmp_path: Path, monkeypatch: pytest.Monk
     systemctl = tmp_path / "systemctl"
     systemctl.write_text(
         "#!/bin/sh\n"
+        '[ "$1" != list-units ] || { echo triptych-streaming@2.service loaded active running; exit; }\n'
         f'case "$*" in *{manager.NAT}*) echo status=203/EXEC >&2; exit 1 ;; esac\n'
         f'echo "$*" >>{done}\n'
     )
@@ -100,5 +101,7 @@ def test_a_node_without_nftables_starts(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     told: list[str] = []
     manager.start(told.append)
-    assert done.read_text().splitlines()[-1] == f"restart {' '.join(manager.SERVICES)}"
+    *_, daemons, instances = done.read_text().splitlines()
+    assert daemons == f"restart {' '.join(manager.SERVICES)}"
+    assert instances == "try-restart triptych-streaming@2.service", "an upgrade is of all instances"
     assert len(told) == 1 and told[0].startswith("pods will reach nothing beyond this node: ")

@@ -16,6 +16,7 @@ SOCKETS = (
     "triptych-streaming-http.socket",
 )
 SERVICES = ("triptych-image.service", "triptych-streaming.service", "triptych-runtime.service")
+LIST_INSTANCES = ("list-units", "--all", "--plain", "--no-legend", "triptych-streaming@*.service")
 SLICE = "triptych.slice"
 NAT = "triptych-nat.service"
 """The masquerade of the default pod network, which the runtime daemon's unit pulls in."""
@@ -52,11 +53,13 @@ def start(say: Callable[[str], None]) -> None:
     except CommandFailed as error:
         say(error.message)
     run(["systemctl", "restart", *SERVICES], step="start daemons", deadline=300.0)
+    if more := instances():
+        run(["systemctl", "try-restart", *more], step="restart streaming instances", deadline=300.0)
 
 
 def instances() -> list[str]:
     """The further streaming instances that are loaded."""
-    listing = ["systemctl", "list-units", "--all", "--plain", "--no-legend", "triptych-streaming@*.service"]
+    listing = ["systemctl", *LIST_INSTANCES]
     return [line.split()[0] for line in run(listing, step="list instances").splitlines() if line.strip()]
 
 

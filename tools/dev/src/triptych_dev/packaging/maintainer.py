@@ -6,8 +6,10 @@ machine is touched.
 
 from __future__ import annotations
 
+import shlex
+
 from triptych_dev.node.files import CNI_CONFIG
-from triptych_dev.node.manager import NAT, SERVICES, SLICE, SOCKETS
+from triptych_dev.node.manager import LIST_INSTANCES, NAT, SERVICES, SLICE, SOCKETS
 from triptych_dev.node.places import DEBIAN
 
 EXAMPLES = DEBIAN.docs / "examples"
@@ -15,6 +17,8 @@ EXAMPLES = DEBIAN.docs / "examples"
 
 CONFLIST = CNI_CONFIG / "10-triptych.conflist"
 _UNITS = " ".join((*SERVICES, *SOCKETS))
+_INSTANCES = f"instances() {{ systemctl {shlex.join(LIST_INSTANCES)} | cut -d' ' -f1; }}"
+"""Further streaming instances, by a function of the shell."""
 _NETWORK = f"""\
 networks=$DPKG_ROOT{CONFLIST.parent}
 conflist=$DPKG_ROOT{CONFLIST}
@@ -46,6 +50,8 @@ if [ -z "$DPKG_ROOT" ] && [ -d /run/systemd/system ]; then
     /usr/lib/systemd/systemd-sysctl 60-triptych.conf || true
     systemctl start {" ".join(SOCKETS)}
     systemctl restart {" ".join(SERVICES)}
+    {_INSTANCES}
+    for instance in $(instances); do systemctl try-restart "$instance"; done
 else
     systemctl --root="${{DPKG_ROOT:-/}}" enable -q {_UNITS} || true
 fi
@@ -56,7 +62,8 @@ set -e
 # An upgrade restarts the daemons when the new files are there; containers go on.
 [ "$1" = remove ] || exit 0
 if [ -z "$DPKG_ROOT" ] && [ -d /run/systemd/system ]; then
-    systemctl disable -q --now {_UNITS} {NAT} || true
+    {_INSTANCES}
+    systemctl disable -q --now $(instances) {_UNITS} {NAT} || true
     systemctl stop {SLICE} || true
 else
     systemctl --root="${{DPKG_ROOT:-/}}" disable -q {_UNITS} || true
