@@ -224,7 +224,9 @@ class Repository:
         async def attempt(endpoint: Endpoint) -> list[Descriptor] | None:
             return await manifests.get_referrers(endpoint, digest, artifact_type, self._settings)
 
-        found = await self._access.over_hosts(Capability.REFERRERS, what, attempt)
+        found = None
+        if self._access.having(Capability.REFERRERS):
+            found = await self._access.over_hosts(Capability.REFERRERS, what, attempt)
         if found is None:
             found = await self._tagged_referrers(digest, what)
         return [one for one in found if artifact_type is None or one.artifact_type == artifact_type]
