@@ -617,9 +617,13 @@ async def test_config_above_the_limit_is_not_even_asked_for(serve: Any, client_f
     assert registry.seen == []
 
 
-@pytest.mark.parametrize("api", [True, False])
-async def test_referrers_by_api_or_by_tag(serve: Any, client_for: Any, api: bool) -> None:
+@pytest.mark.parametrize("api", [True, False, None], ids=["api", "tag", "capabilities"])
+async def test_referrers_by_api_or_by_tag(
+    serve: Any, client_for: Any, hosts_toml: Any, api: bool | None
+) -> None:
     registry = await serve()
+    if api is None:
+        hosts_toml(registry.host, f'server = "{registry.url}"\ncapabilities = ["pull", "resolve"]\n')
     subject = registry.add_image(b"layer")
     signature = {"mediaType": MediaType.OCI_MANIFEST, "digest": Digest.of(b"s"), "size": 1}
     listed = [signature | {"artifactType": "sig"}, signature | {"artifactType": "sbom"}]
@@ -635,6 +639,7 @@ async def test_referrers_by_api_or_by_tag(serve: Any, client_for: Any, api: bool
     async with client_for().repository(Reference.parse(f"{registry.host}/app")) as repository:
         found = await repository.referrers(subject, "sig")
     assert [one.artifact_type for one in found] == ["sig"]
+    assert any("/referrers/" in one for one in registry.paths()) == (api is not None)
 
 
 async def test_referrers_without_end_are_cut(serve: Any, client_for: Any) -> None:
