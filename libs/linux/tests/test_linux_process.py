@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 
 import pytest
@@ -46,24 +47,28 @@ async def test_deadline_kills_the_group() -> None:
         pytest.fail("the grandchild lives")
     with pytest.raises(ProcessTimeout, match="nap: no end after 0.2 s"):
         await process.run(["sleep", "100"], deadline=0.2, step="nap")
-    assert time.monotonic() - before < 5
+    assert time.monotonic() - before < 60
 
 
 async def test_cancelled_caller_leaves_no_process() -> None:
-    task = asyncio.create_task(process.run(["sleep", "97.531"], deadline=50, step="t"))
-    await asyncio.sleep(0.1)
+    async def found() -> bytes:
+        argv = ["pgrep", "-f", "sleep 97[.]531"]
+        return (await process.run(argv, deadline=60, step="t", check=False)).stdout
+
+    task = asyncio.create_task(process.run(["sleep", "97.531"], deadline=90, step="t"))
+    while not await found():
+        assert not task.done()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    left = await process.run(["pgrep", "-f", "sleep 97[.]531"], deadline=5, step="t", check=False)
-    assert left.stdout == b""
+    assert await found() == b""
 
 
 async def test_a_background_child_that_holds_the_pipe_does_not_hold_the_call() -> None:
     before = time.monotonic()
-    done = await process.run(["sh", "-c", "sleep 3 & echo done"], deadline=10, step="t")
-    assert done.stdout == b"done\n"
-    assert time.monotonic() - before < 2
+    done = await process.run(["sh", "-c", "sleep 100 & echo $!"], deadline=90, step="t")
+    os.kill(int(done.stdout), signal.SIGKILL)  # it lives: the call did not wait for it
+    assert time.monotonic() - before < 60
 
 
 async def test_output_limit() -> None:
