@@ -144,15 +144,11 @@ class RootfsManager:
     async def remove(self, key: str, *, prefix: bool) -> None:
         """Drop a key, and with `prefix` all below it; unknown is fine."""
         check_key(key)
-        known = self._store.snapshot.rootfs
-        keys = [name for name in known if name == key or (prefix and name.startswith(key + "/"))]
-        if not keys:
-            return
-        projects = [known[name].project for name in keys if known[name].project]
-        await self._store.remove_rootfs(keys)
-        self._meter.forget(keys)
-        for project in projects:
-            await asyncio.to_thread(quota.release, self._store.paths.rootfs, project)
+        removed = await self._store.remove_rootfs([key], below=prefix)
+        self._meter.forget([record.key for record in removed])
+        for record in removed:
+            if record.project:
+                await asyncio.to_thread(quota.release, self._store.paths.rootfs, record.project)
 
     async def usage(self, keys: Iterable[str]) -> dict[str, Usage]:
         """Usage of writable layers; keys that are unknown or volumes are left out."""

@@ -45,14 +45,24 @@ class Writable(Core):
 
         return await self._database.run(work)
 
-    async def remove_rootfs(self, keys: Iterable[str]) -> None:
-        """Forget root filesystems and discard their writable layers, and layers that only they had."""
-        gone = set(keys)
+    async def remove_rootfs(self, keys: Iterable[str], *, below: bool = False) -> list[RootfsRecord]:
+        """Forget root filesystems and discard their writable layers, and layers that only they had.
 
-        def work(connection: sqlite3.Connection) -> None:
-            records = [self.snapshot.rootfs[key] for key in gone if key in self.snapshot.rootfs]
+        What is being added comes first, whatever became of its caller.
+
+        :param below: those below the keys too.
+        :returns: what there was.
+        """
+        wanted = set(keys)
+
+        def work(connection: sqlite3.Connection) -> list[RootfsRecord]:
+            known = self.snapshot.rootfs
+            gone = wanted & known.keys()
+            if below:
+                gone |= {name for name in known if any(name.startswith(f"{key}/") for key in wanted)}
+            records = [known[key] for key in gone]
             if not records:
-                return
+                return []
             orphaned = any(record.image_id not in self.snapshot.images for record in records)
             point("rootfs-remove-before-row")
             layers: set[str] = set()
@@ -67,5 +77,6 @@ class Writable(Core):
             if orphaned:
                 self.snapshot = _changes.without_images(self.snapshot, set(), layers)
                 self._discard(layers, {record.config for record in records})
+            return records
 
-        await self._database.run(work, frees=True)
+        return await self._database.run(work, frees=True)

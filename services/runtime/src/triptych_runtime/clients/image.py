@@ -22,8 +22,8 @@ _REMOVE_DEADLINE = 5.0
 class ImageClient:
     """RootfsService on the image daemon's socket.
 
-    :ivar missed: set when a call found nobody or got no answer in time. What it asked for may be done or
-        not, and what was to be removed then may still be there.
+    :ivar missed: set when a call found nobody, got no answer in time, or was called off. What it asked for
+        may be done or not, also after what came later, and what was to be removed may still be there.
     """
 
     def __init__(self, channel: grpc.aio.Channel, socket: str) -> None:
@@ -104,6 +104,6 @@ class ImageClient:
     async def _call(self, work: Awaitable[T], step: str) -> T:
         try:
             return await call(work, daemon=_DAEMON, socket=self.socket, step=step)
-        except (ServiceDown, DeadlineExceeded):
+        except (ServiceDown, DeadlineExceeded, asyncio.CancelledError):
             self.missed.set()
             raise
