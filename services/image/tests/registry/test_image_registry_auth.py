@@ -484,6 +484,24 @@ async def test_auth_file_longest_match(
     await resolve(client_for(), f"{registry.host}/{path}")
 
 
+async def test_null_in_an_auth_file_or_a_token_answer_is_nothing(
+    serve: Any, client_for: Any, tmp_path: Path
+) -> None:
+    registry = await serve()
+    registry.add_image(b"layer")
+    demand(registry, bearer(registry), lambda sent: sent == "Bearer tok")
+    asked = token_server(registry, {"token": None, "access_token": "tok", "expires_in": None})
+    secret = base64.b64encode(b"me:pw").decode()
+    document = {
+        "auths": {registry.host: {"auth": secret, "identitytoken": None, "username": None}, "other": None},
+        "credHelpers": {registry.host: None},
+        "credsStore": None,
+    }
+    (tmp_path / "auth.json").write_text(json.dumps(document))
+    await resolve(client_for(), f"{registry.host}/app")
+    assert asked[0].headers["authorization"] == basic("me", "pw")
+
+
 async def test_auth_file_is_read_on_each_pull(serve: Any, client_for: Any, tmp_path: Path) -> None:
     registry = await serve()
     registry.add_image(b"layer")

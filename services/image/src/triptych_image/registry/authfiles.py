@@ -24,17 +24,19 @@ _TOKEN_USER: Final = "<token>"
 
 
 class _Entry(msgspec.Struct):
-    auth: str = ""
-    username: str = ""
-    password: str = ""
-    identitytoken: str = ""
-    registrytoken: str = ""
+    """As Go programs read it, so that what is null is not there."""
+
+    auth: str | None = None
+    username: str | None = None
+    password: str | None = None
+    identitytoken: str | None = None
+    registrytoken: str | None = None
 
 
 class _File(msgspec.Struct, rename="camel"):
-    auths: dict[str, _Entry] | None = None
-    cred_helpers: dict[str, str] | None = None
-    creds_store: str = ""
+    auths: dict[str, _Entry | None] | None = None
+    cred_helpers: dict[str, str | None] | None = None
+    creds_store: str | None = None
 
 
 class _Answer(msgspec.Struct, rename="pascal"):
@@ -55,9 +57,10 @@ async def find(file: Path, server: str, repository: str, helper_seconds: float) 
     names = sorted(DOCKER_HUB) if server in DOCKER_HUB else [server]
     helpers = document.cred_helpers or {}
     for name in [*names, _HUB_KEY] if server in DOCKER_HUB else names:
-        if name in helpers and (found := await _ask(helpers[name], file, server, helper_seconds)):
+        helper = helpers.get(name)
+        if helper and (found := await _ask(helper, file, server, helper_seconds)):
             return found
-    entries = {_normalized(key): entry for key, entry in (document.auths or {}).items()}
+    entries = {_normalized(key): entry for key, entry in (document.auths or {}).items() if entry is not None}
     for key in _keys(names, repository):
         if key in entries and (found := _credentials(entries[key], f"{file}: auths[{key!r}].auth")):
             return found
@@ -112,7 +115,7 @@ def _credentials(entry: _Entry, what: str) -> Credentials | None:
             return None
         return Credentials(username=username, password=password)
     if entry.username:
-        return Credentials(username=entry.username, password=entry.password)
+        return Credentials(username=entry.username, password=entry.password or "")
     return Credentials(registry_token=entry.registrytoken) if entry.registrytoken else None
 
 

@@ -35,8 +35,8 @@ _TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 
 
 class _Answer(msgspec.Struct):
-    token: str = ""
-    access_token: str = ""
+    token: str | None = None
+    access_token: str | None = None
     expires_in: float | None = None
 
 
