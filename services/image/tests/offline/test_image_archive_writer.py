@@ -190,7 +190,7 @@ async def test_a_layer_that_is_packed_anew_leaves_the_reserve(
 ) -> None:
     tree = await unpack(tar().file(b"a", b"1" * 100_000).end())
     diff_id = Digest(tree.found.diff_id)
-    record = LayerRecord(layer_key(diff_id), diff_id, 4096, 2, True, (), (), "", 1)
+    record = LayerRecord(layer_key(diff_id), diff_id, 4096, 2, True, "", 1)
     await store.add_layer(record, tree.root, tree.tape)
     nothing: Any = None
     for reserve in (0, 1 << 60):

@@ -19,6 +19,7 @@ from triptych_errors import DeadlineExceeded, TriptychError
 from triptych_image.errors import DiskFull, ImageMalformed, LayerMalformed, LayerMismatch
 from triptych_image.offline.verify import verify
 from triptych_image.policy import PolicyEngine
+from triptych_image.pull import chains
 from triptych_image.pull.artifacts import artifact_key
 from triptych_image.pull.partial import partial_file
 from triptych_image.pull.puller import Puller
@@ -166,7 +167,7 @@ async def test_the_next_layer_comes_while_the_store_takes_one(
     puller = make_puller(with_pull(max_concurrent_layers=1))
     add_layer, unpacked, both = store.add_layer, list[str](), asyncio.Event()
 
-    async def take(record: LayerRecord, *places: Path) -> None:
+    async def take(record: LayerRecord, *places: Any) -> None:
         unpacked.append(record.key)
         if len(unpacked) == 2:
             both.set()
@@ -537,6 +538,21 @@ async def test_the_same_layer_many_times_is_mounted_once(
     found = store.snapshot.images[image.id]
     assert len(found.layers) == 2
     assert (store.paths.layer(found.layers[-1]) / "a").read_bytes() == b"1"
+
+
+async def test_more_implied_directories_than_can_be_looked_up(
+    puller: Puller, store: Store, registry: Any, make_image: Any, layer_of: Any, monkeypatch: Any
+) -> None:
+    """Each is looked up in every layer, and a stranger says how many there are of both."""
+    layers = [layer_of({f"{number}/a/b/c": b"x"}) for number in range(5)]
+    # Of each layer the root and three directories, of 0, 0, 1 and 2 slashes, in five layers.
+    cost = 5 * 5 * (4 * chains._LOOK + 3)
+    monkeypatch.setattr(chains, "_LOOKS_MAX", cost - 1)
+    with pytest.raises(ImageMalformed, match="too many directories"):
+        await pull(puller, registry.add("x:1", make_image(*layers)))
+    assert store.snapshot.images == {}
+    monkeypatch.setattr(chains, "_LOOKS_MAX", cost)
+    await pull(puller, registry.add("x:1", make_image(*layers)))
 
 
 async def test_implied_directories_get_what_lower_layers_say(

@@ -199,7 +199,7 @@ class TestLayers:
             with pytest.raises(FileNotFoundError):
                 merged.lookup([top, mid, low], path)
         trees = [
-            implied.LayerTree(top, frozenset({""})),
+            implied.LayerTree(top, frozenset({""}), frozenset({"o"})),
             implied.LayerTree(mid, frozenset({"", "o", "o/d", "o/d/e"})),
             implied.LayerTree(low, frozenset()),
         ]
@@ -212,7 +212,10 @@ class TestLayers:
         (low / "d").chmod(0o700)
         (low / "d/e").chmod(0o700)
         top = self.tree(tmp_path / "top", "d/", "d/e/", "d/!")
-        trees = [implied.LayerTree(top, frozenset({"", "d", "d/e"})), implied.LayerTree(low, frozenset())]
+        trees = [
+            implied.LayerTree(top, frozenset({"", "d", "d/e"}), frozenset({"d"})),
+            implied.LayerTree(low, frozenset()),
+        ]
         assert {path: oct(found.mode) for path, found in implied.wrong(trees).items()} == {"d": "0o700"}
 
     def test_implied_directories_follow_the_topmost_layer_that_names_them(self, tmp_path: Path) -> None:

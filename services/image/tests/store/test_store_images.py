@@ -36,7 +36,7 @@ from triptych_oci import Digest
 
 def layer(name: str, *, boot: str = "", created_at: int | None = None) -> LayerRecord:
     now = time.time_ns() if created_at is None else created_at
-    return LayerRecord(layer_key(name), name, 4096, 1, True, ("",), (), boot, now)
+    return LayerRecord(layer_key(name), name, 4096, 1, True, boot, now)
 
 
 async def add_layer(store: Store, name: str, *, boot: str = "", created_at: int | None = None) -> str:

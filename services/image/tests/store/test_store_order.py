@@ -91,7 +91,7 @@ async def add_image(store: Store, config: bytes = CONFIG) -> None:
         (tree / "file").write_text("x")
         tape = tree.with_suffix(".tape")
         tape.touch()
-        record = LayerRecord(key, name, 4096, 1, True, ("",), (), store.boot, time.time_ns())
+        record = LayerRecord(key, name, 4096, 1, True, store.boot, time.time_ns())
         await store.add_layer(record, tree, tape)
         blobs = (Digest.of(MANIFEST), image_id)
         image = ImageRecord(

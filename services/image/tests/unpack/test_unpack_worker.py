@@ -286,6 +286,17 @@ async def test_limits(
         await unpack(gzip.compress(write(tar()).end()), limits)
 
 
+async def test_long_names_of_directories_without_entries_are_too_much_together(
+    tar: Callable[[], Any], unpack: Any
+) -> None:
+    """Each of these files implies 15 directories whose names have 26 KB; the daemon hears of all of them."""
+    writer = tar()
+    for number in range(200):
+        writer.pax({b"path": b"%d/" % number + b"/".join([b"d" * 250] * 15)}).file(b"x")
+    with pytest.raises(LayerTooLarge, match="4194304 bytes of names"):
+        await unpack(writer.end())
+
+
 @pytest.mark.parametrize("packing", ["gzip", "zstd"])
 async def test_a_bomb_ends_at_its_ratio(packing: str, tar: Callable[[], Any], unpack: Any) -> None:
     """It ends when a GiB is unpacked, of the 16 that it says."""

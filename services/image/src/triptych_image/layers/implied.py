@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from triptych_image.layers.inroot import open_beneath
-from triptych_image.layers.marks import hides_below
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +24,22 @@ class LayerTree:
     """A layer to look at.
 
     :param implied: directories that its archive had no entry for.
+    :param opaque: directories that hide what lower layers have in them.
     """
 
     root: Path
     implied: frozenset[str]
+    opaque: frozenset[str] = frozenset()
+
+    def hides(self, path: str) -> bool:
+        """Whether lower layers' contents of a directory, or what is below it, are hidden."""
+        if not self.opaque:
+            return False
+        while path not in self.opaque:
+            if not path:
+                return False
+            path = path.rpartition("/")[0]
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +77,7 @@ def attributes(layers: Sequence[LayerTree], path: str) -> Attributes:
         if found is not None and path not in layer.implied:
             return found
         # An opaque directory hides what is in it, and itself goes on.
-        if path and hides_below(layer.root, path.rpartition("/")[0]):
+        if path and layer.hides(path.rpartition("/")[0]):
             return DEFAULT
     return DEFAULT
 
@@ -81,7 +92,7 @@ def wrong(layers: Sequence[LayerTree]) -> dict[str, Attributes]:
         for index, layer in enumerate(layers):
             seen = _look(layer.root, path)
             if seen is None:
-                if hides_below(layer.root, path):
+                if layer.hides(path):
                     break  # the image has no such directory
                 continue
             if isinstance(seen, Attributes) and path in layer.implied:

@@ -174,8 +174,6 @@ class ArtifactFetcher:
             size=sum(file.descriptor.size + 4095 & -4096 for file in files) + 4096 * directories,
             inodes=len(files) + directories + 1,
             complete=False,
-            implied=(),
-            opaque=(),
             boot=self._store.boot,
             created_at=time.time_ns(),
         )

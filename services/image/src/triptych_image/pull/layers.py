@@ -23,7 +23,7 @@ from triptych_image.pull.scratch import Scratch, scratch
 from triptych_image.pull.source import BlobSource
 from triptych_image.registry import SinkClosed
 from triptych_image.settings import Settings
-from triptych_image.store import LayerRecord, Store, disk_error, layer_key
+from triptych_image.store import LayerMarks, LayerRecord, Store, disk_error, layer_key
 from triptych_image.unpack.pool import LayerLimits, UnpackWorkers
 from triptych_image.unpack.reports import LayerJob, Unpacked
 
@@ -181,12 +181,11 @@ class LayerFetcher:
             size=unpacked.size + (unpacked.tape_bytes + 4095 & -4096),
             inodes=unpacked.inodes + 1,
             complete=unpacked.complete,
-            implied=unpacked.implied,
-            opaque=unpacked.opaque,
             boot=self._store.boot,
             created_at=time.time_ns(),
         )
-        await self._store.add_layer(record, place.tree, place.tape)
+        marks = LayerMarks(unpacked.implied, unpacked.opaque)
+        await self._store.add_layer(record, place.tree, place.tape, marks)
         place.taken = True
 
     async def _small(

@@ -6,6 +6,7 @@ from triptych_image.store.paths import Paths, layer_key
 from triptych_image.store.records import (
     ImageKind,
     ImageRecord,
+    LayerMarks,
     LayerRecord,
     NameRecord,
     RootfsKind,
@@ -18,6 +19,7 @@ __all__ = [
     "Hold",
     "ImageKind",
     "ImageRecord",
+    "LayerMarks",
     "LayerRecord",
     "NameRecord",
     "Paths",

@@ -19,7 +19,9 @@ from triptych_image.store._database import transaction
 from triptych_image.store._disk import disk_error, size_on_disk
 from triptych_image.store._trash import discard
 from triptych_image.store.holds import Hold
-from triptych_image.store.records import LayerRecord
+from triptych_image.store.records import LayerMarks, LayerRecord
+
+_NO_MARKS = LayerMarks()
 
 
 class Content(Core):
@@ -29,7 +31,9 @@ class Content(Core):
         """Keep layers and blobs from being removed while something is made that will refer to them."""
         return Hold(self)
 
-    async def add_layer(self, layer: LayerRecord, tree: Path, tape: Path) -> None:
+    async def add_layer(
+        self, layer: LayerRecord, tree: Path, tape: Path, marks: LayerMarks = _NO_MARKS
+    ) -> None:
         """Take over an unpacked layer and its tape from `tmp`.
 
         :raises FileExistsError: when it is there already.
@@ -46,7 +50,7 @@ class Content(Core):
                 os.rename(tape, self.paths.tape(layer.key))
                 point("layer-before-row")
                 with transaction(connection):
-                    _rows.insert_layer(connection, layer)
+                    _rows.insert_layer(connection, layer, marks)
             except BaseException as error:
                 # Without a row it would be in the way of the next attempt.
                 discard(self.paths, self.paths.layer(layer.key))
@@ -62,6 +66,12 @@ class Content(Core):
         except BaseException:
             self.free_soon()
             raise
+
+    async def layer_marks(self, keys: Sequence[str]) -> list[LayerMarks]:
+        """The marks of layers, in the same order."""
+        return await self._database.run(
+            lambda connection: [_rows.read_marks(connection, key) for key in keys]
+        )
 
     async def write_blobs(self, claimed: Sequence[Digest], blobs: Mapping[Digest, bytes]) -> None:
         """For `Hold`."""

@@ -11,6 +11,7 @@ from triptych_oci import Digest
 from triptych_image.store.records import (
     ImageKind,
     ImageRecord,
+    LayerMarks,
     LayerRecord,
     NameRecord,
     RootfsKind,
@@ -18,7 +19,7 @@ from triptych_image.store.records import (
 )
 
 
-def insert_layer(connection: sqlite3.Connection, layer: LayerRecord) -> None:
+def insert_layer(connection: sqlite3.Connection, layer: LayerRecord, marks: LayerMarks) -> None:
     """Add a layer."""
     connection.execute(
         "INSERT INTO layers VALUES (?,?,?,?,?,?,?,?,?)",
@@ -28,8 +29,8 @@ def insert_layer(connection: sqlite3.Connection, layer: LayerRecord) -> None:
             layer.size,
             layer.inodes,
             layer.complete,
-            json.dumps(layer.implied),
-            json.dumps(layer.opaque),
+            json.dumps(marks.implied),
+            json.dumps(marks.opaque),
             layer.boot,
             layer.created_at,
         ),
@@ -101,9 +102,7 @@ def insert_rootfs(connection: sqlite3.Connection, rootfs: RootfsRecord) -> None:
 
 def read_layers(connection: sqlite3.Connection) -> dict[str, LayerRecord]:
     """All layers by key."""
-    rows = connection.execute(
-        "SELECT key, diff_id, size, inodes, complete, implied, opaque, boot, created_at FROM layers"
-    )
+    rows = connection.execute("SELECT key, diff_id, size, inodes, complete, boot, created_at FROM layers")
     return {
         row[0]: LayerRecord(
             key=row[0],
@@ -111,13 +110,17 @@ def read_layers(connection: sqlite3.Connection) -> dict[str, LayerRecord]:
             size=row[2],
             inodes=row[3],
             complete=bool(row[4]),
-            implied=tuple(json.loads(row[5])),
-            opaque=tuple(json.loads(row[6])),
-            boot=row[7],
-            created_at=row[8],
+            boot=row[5],
+            created_at=row[6],
         )
         for row in rows
     }
+
+
+def read_marks(connection: sqlite3.Connection, key: str) -> LayerMarks:
+    """The marks of a layer; none of one that is not there."""
+    row = connection.execute("SELECT implied, opaque FROM layers WHERE key=?", (key,)).fetchone()
+    return LayerMarks(*(tuple(json.loads(text)) for text in row)) if row is not None else LayerMarks()
 
 
 def read_images(connection: sqlite3.Connection) -> dict[str, ImageRecord]:

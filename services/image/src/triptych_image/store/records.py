@@ -35,8 +35,6 @@ class LayerRecord:
     :param diff_id: digest of its archive; for what the store made itself, "triptych:" and what it is.
     :param size: bytes on disk.
     :param complete: whether its tape gives the archive back.
-    :param implied: directories that its archive had no entry for.
-    :param opaque: directories that hide what is below them.
     :param boot: boot in which it was written and not synced yet; "" once it is durable.
     :param created_at: Unix time in nanoseconds.
     """
@@ -46,10 +44,20 @@ class LayerRecord:
     size: int
     inodes: int
     complete: bool
-    implied: tuple[str, ...]
-    opaque: tuple[str, ...]
     boot: str
     created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class LayerMarks:
+    """Directories of a layer that want looking after; on disk only, since a stranger says how many they are.
+
+    :param implied: those that its archive had no entry for.
+    :param opaque: those that hide what is below them.
+    """
+
+    implied: tuple[str, ...] = ()
+    opaque: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

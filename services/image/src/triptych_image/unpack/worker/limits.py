@@ -14,6 +14,8 @@ XATTRS_MAX = 64
 SPARSE_SEGMENTS_MAX = 1 << 17
 LISTED_MAX = 1 << 16
 """Implied and opaque directories, which go into the report one by one."""
+LISTED_BYTES_MAX = 1 << 22
+"""Bytes of their names."""
 TRAILER_MAX = 1 << 24
 """Bytes behind the end of the archive."""
 ZSTD_WINDOW_MAX = 1 << 27

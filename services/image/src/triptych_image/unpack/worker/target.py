@@ -6,7 +6,7 @@ import os
 import stat
 
 from triptych_image.unpack.worker.errors import limit
-from triptych_image.unpack.worker.limits import LISTED_MAX
+from triptych_image.unpack.worker.limits import LISTED_BYTES_MAX, LISTED_MAX
 from triptych_image.unpack.worker.tape import NoTape, TapeWriter
 
 BLOCK = 4096
@@ -43,6 +43,7 @@ class Target:
         self.default_acls: dict[bytes, bytes] = {}
         self.sparse: dict[int, int] = {}
         self.group_inherited = False
+        self._listed = 0
 
     def make_room(self, path: bytes, error: OSError, *, directory: bool = False) -> None:
         """Mend what stopped an entry: parents that are missing, or an older entry of the same name."""
@@ -135,9 +136,14 @@ class Target:
 
         :raises Refused: when there are too many for a report.
         """
-        where.add(resolve(path))
-        if len(where) > LISTED_MAX:
-            raise limit(f"more than {LISTED_MAX} directories are implied or opaque")
+        real = resolve(path)
+        if real in where:
+            return
+        where.add(real)
+        self._listed += len(real)
+        if len(where) > LISTED_MAX or self._listed > LISTED_BYTES_MAX:
+            most = f"{LISTED_MAX} directories, or {LISTED_BYTES_MAX} bytes of names"
+            raise limit(f"more than {most}, are implied or opaque")
 
 
 def resolve(path: bytes) -> bytes:
