@@ -6,8 +6,10 @@ import asyncio
 import json
 import os
 import signal
+import sys
 import time
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 from triptych.streaming.v1 import streaming_pb2 as pb
@@ -27,6 +29,17 @@ WEBSOCKET = [
     "base64.channel.k8s.io",
     "",
 ]
+
+
+TRACER = """
+import ctypes, os, sys
+SEIZE, pid = 0x4206, int(sys.argv[1])
+assert ctypes.CDLL(None).ptrace(SEIZE, pid, None, None) == 0
+print("seized", flush=True)
+os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+print("ended", flush=True)
+sys.stdin.read()
+"""
 
 
 @pytest.fixture
@@ -76,6 +89,23 @@ async def test_exit_codes(daemon, container, code: int) -> None:
 async def test_a_signal_is_128_and_its_number(daemon, container, number: int) -> None:
     url = daemon.stub.OpenExec(container.shell(f"kill -{int(number)} $$")).url
     assert (await client.exec_spdy(url)).exit_code == 128 + number
+
+
+async def test_the_exit_code_of_a_traced_process(daemon, container, until) -> None:
+    url = daemon.stub.OpenExec(container.shell("read traced; exit 3", stdin=True)).url
+    async with client.remote_spdy(url, stdin=True) as remote:
+        assert remote.stdin
+        await until(lambda: inside(container, "traced"))
+        (pid,) = inside(container, "traced")
+        tracer = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", TRACER, str(pid), stdin=PIPE, stdout=PIPE
+        )
+        assert tracer.stdout and await tracer.stdout.readline()
+        await remote.stdin.write(b"\n")
+        assert await tracer.stdout.readline()  # its process has ended, and waits for it
+        await asyncio.sleep(0.2)
+        await tracer.communicate(b"")
+        assert client.exit_code(await remote.status()) == 3
 
 
 @pytest.mark.parametrize("protocol", SPDY)

@@ -22,6 +22,8 @@ from triptych_streaming.workers.pump import reader_of
 from triptych_streaming.workers.stdio import Stdio, close_all
 
 _COMPLAINT = 1 << 16
+_TRACED_SECONDS = 0.02
+"""Between looks at a process that has ended and that strace or a debugger has still to let go."""
 
 
 class ExecBackend(Backend):
@@ -135,12 +137,14 @@ class ExecBackend(Backend):
 
     async def wait(self) -> Outcome:
         await wait_exit(self._pidfd)
-        result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)  # noqa: ASYNC222
-        if result is None:
-            return Outcome(failure="the process ended, but its exit status is lost")
+        while (result := self._reap()) is None:  # noqa: ASYNC110 - nothing tells of that
+            await asyncio.sleep(_TRACED_SECONDS)
         if result.si_code == os.CLD_EXITED:
             return Outcome(exit_code=result.si_status)
         return Outcome(exit_code=128 + result.si_status)
+
+    def _reap(self) -> os.waitid_result | None:
+        return os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
 
     async def hang_up(self, seconds: float) -> Outcome:
         close_all(self._fds)

@@ -44,7 +44,16 @@ def _ended(pid: int) -> bool:
             raw = file.read()
     except _GONE:
         return False
-    return raw[raw.rindex(b")") + 2 : raw.rindex(b")") + 3] == b"Z"
+    return raw[raw.rindex(b")") + 2 : raw.rindex(b")") + 3] == b"Z" and not _traced(pid)
+
+
+def _traced(pid: int) -> bool:
+    """Whether a tracer keeps it from whoever waits for it, however long."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            return b"\nTracerPid:\t0\n" not in file.read()
+    except _GONE:
+        return False
 
 
 def reap(pids: set[int]) -> None:
