@@ -103,6 +103,9 @@ def test_a_user_namespace(driver: Driver, tmp_path: Path, host_network: bool) ->
     # A command may open its output again, as nginx does.
     assert say("echo again >/dev/stdout") == "again"
     assert say("echo again >/proc/1/fd/1 && echo done") == "done"
+    # The node's null device, which its input is, is not the container's to change.
+    driver.output(container, "chmod", "666", "/dev/null", code=1)
+    assert say("test -p /proc/self/fd/0 && cat") == ""
     # The pod's files, its shared memory, its network.
     assert say("test -s /etc/hosts && cat /etc/resolv.conf") != ""
     assert say("echo z >/dev/shm/z && stat -c %u /dev/shm/z") == "0"

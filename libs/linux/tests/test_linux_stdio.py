@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from triptych_linux.stdio import give_pipes
+from triptych_linux.stdio import empty_pipe, give_pipes, keep_null
 
 pytestmark = pytest.mark.integration
 FIRST = 200_000
@@ -50,3 +51,21 @@ def test_pipes_belong_to_the_user_inside(mapped: int) -> None:
     finally:
         for fd in (read, write, null):
             os.close(fd)
+
+
+def test_the_null_device_stays_the_nodes(tmp_path: Path) -> None:
+    null, other = tmp_path / "null", tmp_path / "zero"
+    for path, minor in ((null, 3), (other, 5)):
+        os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, minor))
+        os.chown(path, FIRST, FIRST)
+        keep_null(str(path))
+    status = null.stat()
+    assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (0, 0, 0o666)
+    assert other.stat().st_uid == FIRST
+
+
+def test_an_empty_pipe_is_at_its_end() -> None:
+    with empty_pipe() as end:
+        assert os.read(end, 1) == b""
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(end)

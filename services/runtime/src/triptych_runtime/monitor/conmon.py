@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from triptych_linux import process
+from triptych_linux.stdio import keep_null
 
 from triptych_runtime.errors import MonitorTimeout, RuntimeFailed
 from triptych_runtime.ociruntime import OciRuntime
@@ -125,7 +126,10 @@ class Conmon:
         argv += ["--restore", str(restore)] if restore else []
         # conmon hands the keyring flag to `restore` as well, and runc knows it for `create` only.
         argv += ["--no-new-keyring"] if no_new_keyring and not restore else []
-        return await self._launch(argv, paths)
+        try:
+            return await self._launch(argv, paths)
+        finally:
+            keep_null()
 
     async def _launch(self, argv: list[str], paths: MonitorPaths) -> Started:
         sync_read, sync_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)

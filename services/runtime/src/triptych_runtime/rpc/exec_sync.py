@@ -12,7 +12,7 @@ from runtime.v1 import api_pb2
 from triptych_errors import DeadlineExceeded
 from triptych_linux import exits, oom, process
 from triptych_linux.latefile import LateFile
-from triptych_linux.stdio import give_pipes
+from triptych_linux.stdio import empty_pipe, give_pipes
 from triptych_service.tracing import span
 
 from triptych_runtime.errors import ContainerNotRunning, InvalidArgument, RuntimeFailed
@@ -73,12 +73,14 @@ async def _run(
     handler, settings = node.handlers.known(record.handler), node.settings.containers
     runtime, limit = handler.runtime, settings.exec_sync_output_bytes
     with exits.record() if handler.features.copies_output else contextlib.nullcontext() as recorded:
-        child = await process.spawn(
-            runtime.exec_argv(record.id, Path(document.path), pid_file),
-            step=f"{runtime.name} exec",
-            stdout=process.PIPE,
-            stderr=process.PIPE,
-        )
+        with empty_pipe() as stdin:
+            child = await process.spawn(
+                runtime.exec_argv(record.id, Path(document.path), pid_file),
+                step=f"{runtime.name} exec",
+                stdin=stdin,
+                stdout=process.PIPE,
+                stderr=process.PIPE,
+            )
         ended = False
         try:
             oom.follow(child.pid, record.pid)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from triptych_linux import oom, process
-from triptych_linux.stdio import give_pipes
+from triptych_linux.stdio import give_pipes, keep_null
 
 from triptych_streaming.errors import ExecFailed
 from triptych_streaming.protocol.channels import Channel
@@ -63,6 +63,8 @@ class OciExec:
                 code = await asyncio.shield(self._ended)
         except TimeoutError:
             raise ExecFailed(f"the OCI runtime did not start the process within {deadline:g} s") from None
+        finally:
+            keep_null()
         if code != 0:
             why = self._workspace.complaint() or complaint() or f"exit status {code}"
             raise ExecFailed(f"OCI runtime exec failed: {why}")
