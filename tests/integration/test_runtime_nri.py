@@ -13,6 +13,7 @@ import pytest
 from nri.v1alpha1 import nri_pb2 as nri
 from runtime.v1 import api_pb2 as cri
 from triptych_dev.kubelet import pod_config
+from triptych_dev.patience import PATIENCE
 from triptych_dev.stack import Stack
 from triptych_dev.testing.driver import DEADLINE, Driver, Pod, refused, wait_until
 from triptych_dev.testing.nriplugin import NriPlugin, connected
@@ -303,7 +304,14 @@ def test_an_installed_plugin_is_there_from_the_first_container(live_image: str, 
     (plugins / "no-plugin").write_text("#!/bin/sh\n")
     (plugins / "no-plugin").chmod(0o755)
     (configs / "installed.conf").write_text(str(notes))
-    settings = {"nri": {"plugin_dir": str(plugins), "plugin_config_dir": str(configs)}}
+    # It is a Python program with a long list of imports.
+    settings = {
+        "nri": {
+            "plugin_dir": str(plugins),
+            "plugin_config_dir": str(configs),
+            "registration_timeout": 5.0 * PATIENCE,
+        }
+    }
     stack = Stack(tmp_path / "stack", f"nri{os.getpid() % 10000}", "10.93.0.0/16", {"runtime": settings})
     stack.write_configuration()
     with stack.serving(live_image), stack.runtime() as stub:
