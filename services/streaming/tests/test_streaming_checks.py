@@ -62,3 +62,10 @@ def test_a_passed_socket_that_shows_sessions_stops_the_start_for_good(start_stre
         daemon = start_streaming(sockets={"http": listener}, wait=False)
         assert daemon.process.wait(60) == 78
     assert "the socket passed as `http`: plain HTTP on 0.0.0.0" in daemon.log.read_text()
+
+
+def test_a_passed_socket_that_nobody_takes_from_is_told(start_streaming) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as http, socket.create_server(("127.0.0.1", 0)) as other:
+        daemon = start_streaming(sockets={"http": http, "other": other})
+    (line,) = [each for each in daemon.log.read_text().splitlines() if "passed socket" in each]
+    assert "is not served" in line and '"socket": "other"' in line

@@ -77,6 +77,8 @@ async def start(daemon: Daemon[Settings]) -> AsyncIterator[None]:
         daemon.tasks.create_task(_count(sessions), name="count")
     daemon.tasks.create_task(reaper.reap_strays(), name="reap strays")
     log.info("streaming", extra={"url": base_url(), "passed": passed is not None})
+    for name in daemon.listen_fds.keys() - {"http"}:
+        log.warning("a passed socket is not served: one is enough, called `http`", extra={"socket": name})
     failed = True
     try:
         async with http.listening(listener, shared=passed is not None):
