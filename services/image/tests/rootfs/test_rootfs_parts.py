@@ -7,15 +7,19 @@ import os
 import stat
 import threading
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from triptych_image.errors import InvalidRequest, LayerMalformed
 from triptych_image.layers import implied, merged
 from triptych_image.layers.inroot import open_beneath
 from triptych_image.layers.marks import is_opaque, set_opaque
-from triptych_image.rootfs.manager import Mapping, check_key, map_id
+from triptych_image.rootfs.manager import Mapping, RootfsManager, check_key, map_id
 from triptych_image.rootfs.usage import UsageMeter
 from triptych_image.rootfs.walk import walk
+from triptych_image.store import Store
+from triptych_oci import Digest
 
 
 def test_owners_are_mapped() -> None:
@@ -30,6 +34,19 @@ def test_owners_are_mapped() -> None:
 def test_keys_that_are_none(key: str) -> None:
     with pytest.raises(InvalidRequest):
         check_key(key)
+
+
+async def test_only_small_configs_are_kept_in_memory(store: Store) -> None:
+    meter = UsageMeter(60)
+    manager = RootfsManager(store, meter)
+    configs = [b"{}", b"x" * 1_000_000]
+    with store.hold() as hold:
+        await hold.blobs({Digest.of(config): config for config in configs})
+        for config in configs:
+            image: Any = SimpleNamespace(config=Digest.of(config))
+            assert await manager._config(image) == config
+    assert list(manager._configs.values()) == [b"{}"]
+    meter.close()
 
 
 async def test_usage_counts_what_du_counts(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from triptych_image.store import ImageKind, ImageRecord, RootfsKind, RootfsRecor
 
 _KEY_MAX = 512
 _CONFIGS_CACHED = 64
+_CONFIG_CACHED_MAX = 64 << 10
+"""Bytes; most configs have a few thousand, the largest that are taken 4 million."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +168,8 @@ class RootfsManager:
 
     async def _config(self, image: ImageRecord) -> bytes:
         config = await asyncio.to_thread(self._store.read_blob, image.config)
+        if len(config) > _CONFIG_CACHED_MAX:
+            return config
         if len(self._configs) >= _CONFIGS_CACHED:
             self._configs.pop(next(iter(self._configs)))
         self._configs[image.config] = config
