@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
@@ -18,6 +20,9 @@ from triptych_dev.stack import Stack
 from triptych_dev.testing.driver import DEADLINE, Driver, Pod, refused, wait_until
 from triptych_dev.testing.nriplugin import NriPlugin, connected
 from triptych_errors import FailedPrecondition
+from triptych_linux import marked
+from triptych_runtime.nri import installed
+from triptych_ttrpc import ConnectionClosed
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
@@ -271,6 +276,26 @@ def test_a_plugin_that_hangs_is_dropped_and_delays_nobody_for_long(
         hangs[0] = False
 
 
+def test_an_update_within_an_event_that_it_waits_for(driver: Driver, plugin: NriPlugin) -> None:
+    """As with the peers the plugin is dropped; but it holds nobody up, and what it asked for is done."""
+
+    def start(request: nri.StartContainerRequest) -> None:
+        with pytest.raises(ConnectionClosed):
+            plugin.update(memory_update(request.container.id, 80 << 20))
+
+    plugin.answers["StartContainer"] = start
+    pod = driver.run("within")
+    container = driver.create(pod, driver.config("main", memory_bytes=64 << 20))
+    driver.start(container)
+    assert driver.status(container).state == cri.CONTAINER_RUNNING
+    wait_until("the plugin is dropped", lambda: not plugin.connected)
+    wait_until(
+        "the limit changes",
+        lambda: driver.status(container).resources.linux.memory_limit_in_bytes == 80 << 20,
+    )
+    driver.launch(pod, "other")
+
+
 def test_a_plugin_older_than_0_12_is_told_by_state_changes(driver: Driver, plugin: NriPlugin) -> None:
     plugin.missing = {"RunPodSandbox", "StartContainer"}
     pod = driver.run("old")
@@ -294,15 +319,36 @@ def test_names_that_cannot_be(driver: Driver, live_stack: Stack) -> None:
             pass
 
 
-def test_an_installed_plugin_is_there_from_the_first_container(live_image: str, tmp_path: Path) -> None:
+@dataclass
+class Site:
+    """A stack with plugins that its daemon starts: those that `install` made before."""
+
+    stack: Stack
+    plugins: Path
+    notes: Path
+
+    def install(self, name: str, script: str) -> None:
+        program = self.plugins / name
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+
+    def running(self) -> list[int]:
+        """PIDs of what the daemon started as plugins, and of what these have started."""
+        found = marked.find(installed.MARK, (str(self.stack.state / "runtime"),), lambda _: True)
+        return [process.pid for process in found]
+
+    def wait_for_plugin(self) -> None:
+        wait_until(
+            "the plugin is synchronized",
+            lambda: self.notes.exists() and "Synchronize" in self.notes.read_text(),
+        )
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
     plugins, configs, notes = tmp_path / "nri", tmp_path / "nri.d", tmp_path / "notes"
     plugins.mkdir()
     configs.mkdir()
-    program = plugins / "05-installed"
-    program.write_text(f"#!/bin/sh\nexec {sys.executable} -m triptych_dev.testing.nriplugin\n")
-    program.chmod(0o755)
-    (plugins / "no-plugin").write_text("#!/bin/sh\n")
-    (plugins / "no-plugin").chmod(0o755)
     (configs / "installed.conf").write_text(str(notes))
     # It is a Python program with a long list of imports.
     settings = {
@@ -314,11 +360,71 @@ def test_an_installed_plugin_is_there_from_the_first_container(live_image: str, 
     }
     stack = Stack(tmp_path / "stack", f"nri{os.getpid() % 10000}", "10.93.0.0/16", {"runtime": settings})
     stack.write_configuration()
-    with stack.serving(live_image), stack.runtime() as stub:
-        wait_until(
-            "the plugin is synchronized", lambda: notes.exists() and "Synchronize" in notes.read_text()
-        )
+    made = Site(stack, plugins, notes)
+    yield made
+    for pid in made.running():
+        os.kill(pid, signal.SIGKILL)
+
+
+PLUGIN = f"{sys.executable} -m triptych_dev.testing.nriplugin"
+
+
+def test_an_installed_plugin_is_there_from_the_first_container(live_image: str, site: Site) -> None:
+    site.install("05-installed", f"exec {PLUGIN}")
+    site.install("no-plugin", "")
+    with site.stack.serving(live_image), site.stack.runtime() as stub:
+        site.wait_for_plugin()
         made = Driver(stub, live_image)
         made.run("installed")
-        wait_until("the pod is told", lambda: "RunPodSandbox" in notes.read_text())
+        wait_until("the pod is told", lambda: "RunPodSandbox" in site.notes.read_text())
         made.clear()
+    assert not site.running()
+
+
+def test_installed_plugins_that_are_no_plugins_end_and_keep_nobody(live_image: str, site: Site) -> None:
+    site.install("05-crashes", "exit 3")
+    site.install("06-closes", 'eval "exec $NRI_PLUGIN_SOCKET>&-"; exec sleep 100000')
+    site.install("07-missing", "")
+    (site.plugins / "07-missing").write_text("#!/no/such/interpreter\n")
+    site.install("08-installed", f"exec {PLUGIN}")
+    with site.stack.serving(live_image), site.stack.runtime() as stub:
+        site.wait_for_plugin()
+        wait_until("only the plugin is there", lambda: len(site.running()) == 1)
+        made = Driver(stub, live_image)
+        made.run("installed")
+        made.clear()
+    assert not site.running()
+
+
+def test_installed_plugins_of_a_killed_daemon_end(live_image: str, site: Site) -> None:
+    site.install("05-installed", f"{PLUGIN}; exec sleep 100000")
+    with site.stack.serving(live_image):
+        site.wait_for_plugin()
+        site.stack.kill("runtime")
+        left = site.running()
+        assert left
+        site.notes.unlink()
+        site.stack.start("runtime")
+        site.wait_for_plugin()
+        assert not set(left) & set(site.running())
+    assert not site.running()
+
+
+def test_a_daemon_killed_after_plugins_were_asked(live_image: str, site: Site) -> None:
+    site.install("05-installed", f"exec {PLUGIN}")
+    with site.stack.serving(live_image):
+        site.stack.stop("runtime")
+        site.stack.start("runtime", env={"TRIPTYCH_FAULT": "create_container.nri"})
+        with site.stack.runtime() as stub:
+            made = Driver(stub, live_image)
+            pod = made.run("killed")
+            with pytest.raises(grpc.RpcError):
+                made.create(pod, "main")
+        site.stack.wait_for_death("runtime")
+        site.stack.start("runtime")
+        with site.stack.runtime() as stub:
+            again = Driver(stub, live_image)
+            assert containers(again, pod) == []
+            again.pods.append(pod)
+            again.launch(pod, "main")
+            again.clear()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import os
 import socket
 import stat
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,6 +50,7 @@ class Daemon:
 
     settings: NriSettings = field(default_factory=NriSettings)
     containers: list[ContainerRecord] = field(default_factory=list)
+    there: list[SandboxRecord] = field(default_factory=lambda: [sandbox()])
     resized: list[tuple[str, cri.LinuxContainerResources]] = field(default_factory=list)
     reads: int = 0
 
@@ -54,7 +58,7 @@ class Daemon:
         made = Nri(
             lambda: self.settings,
             HostFacts(),
-            lambda: [sandbox()],
+            lambda: self.there,
             lambda: self.containers,
             self.document,
             lambda plugin, event, outcome, seconds: None,
@@ -170,12 +174,152 @@ async def test_updates_that_fail_are_told_unless_they_may() -> None:
 async def test_nothing_is_made_unasked_once_the_daemon_ends() -> None:
     made, plugin = Daemon().nri(), NriPlugin("plugin", "10", ())
     serving = await join(made, plugin)
-    made.closing = True
+    await asyncio.sleep(0)
+    serving.cancel()
+    await asyncio.wait((serving,))
+    await asyncio.to_thread(plugin.stop)
+    with pytest.raises(CalledOff):
+        await made.run_pod_sandbox(sandbox())
     with pytest.raises(CalledOff):
         await made.create_container(sandbox(), container(), DOCUMENT)
+    with pytest.raises(CalledOff):
+        await made.start_container(sandbox(), container())
     await made.stop_container(sandbox(), container())
-    assert plugin.of("c") == ["StopContainer"]
+    await made.remove_container(sandbox(), container())
+
+
+async def test_after_plugins_that_left_by_themselves_things_are_made_without() -> None:
+    made, plugin = Daemon().nri(), NriPlugin("plugin", "10", ())
+    await leave(plugin, await join(made, plugin))
+    assert not made.active
+    await made.start_container(sandbox(), container())
+
+
+async def test_what_is_made_unasked_is_there_for_one_that_comes_meanwhile() -> None:
+    daemon = Daemon(there=[])
+    made, plugin = daemon.nri(), NriPlugin("plugin", "10", ())
+    coming = container(ContainerPhase.CREATING, "new")
+    await made.run_pod_sandbox(sandbox())
+    made.container_unasked(coming)
+    serving = await join(made, plugin)
+    told = plugin.last("Synchronize")
+    assert ([each.id for each in told.pods], [each.id for each in told.containers]) == (["s"], ["new"])
+    await made.remove_container(sandbox(), coming)
+    await made.remove_pod_sandbox(sandbox())
+    assert plugin.of("new") == ["StopContainer", "RemoveContainer"]
+    assert plugin.of_pod("s") == ["StopPodSandbox", "RemovePodSandbox"]
+    later = NriPlugin("later", "20", ())
+    serving_later = await join(made, later)
+    assert not later.last("Synchronize").pods and not later.last("Synchronize").containers
     await leave(plugin, serving)
+    await leave(later, serving_later)
+
+
+async def test_nothing_is_made_while_the_first_plugin_is_taken_in() -> None:
+    made, plugin = Daemon().nri(), NriPlugin("plugin", "10", ())
+    synchronizing, go_on = threading.Event(), threading.Event()
+
+    def synchronize(_: object) -> None:
+        synchronizing.set()
+        go_on.wait(60)
+
+    plugin.answers["Synchronize"] = synchronize
+    joining = asyncio.create_task(join(made, plugin))
+    assert await asyncio.to_thread(synchronizing.wait, 60)
+    assert made.active
+    creating = asyncio.create_task(made.create_container(sandbox(), container(), DOCUMENT))
+    await asyncio.sleep(0)
+    go_on.set()
+    assert await creating is not None
+    assert plugin.of("c")[0] == "CreateContainer"
+    await leave(plugin, await joining)
+
+
+async def test_one_that_hangs_while_it_is_taken_in_is_waited_for_no_longer_than_it_has() -> None:
+    made, plugin = Daemon(NriSettings(registration_timeout=0.5)).nri(), NriPlugin("plugin", "10", ())
+    go_on = threading.Event()
+
+    def hang(_: object) -> None:
+        go_on.wait(60)
+
+    plugin.answers["Synchronize"] = hang
+    ours, theirs = socket.socketpair()
+    taken, _ = await asyncio.gather(made.plugins.admit(ours), asyncio.to_thread(plugin.start, theirs))
+    assert taken is None and not made.active
+    go_on.set()
+    await asyncio.to_thread(plugin.stop)
+
+
+async def test_a_removal_that_overtakes_is_told_after_the_end() -> None:
+    read = threading.Event()
+
+    class Slow(Daemon):
+        def document(self, container_id: str) -> dict[str, Any] | None:
+            read.wait(60)
+            return None
+
+    made, plugin = Slow().nri(), NriPlugin("plugin", "10", ())
+    serving = await join(made, plugin)
+    stopping = asyncio.create_task(made.stop_container(sandbox(), container()))
+    await asyncio.sleep(0)
+    removing = asyncio.create_task(made.remove_container(sandbox(), container()))
+    await asyncio.sleep(0)
+    read.set()
+    await asyncio.gather(stopping, removing)
+    assert plugin.of("c") == ["StopContainer", "RemoveContainer"]
+    await leave(plugin, serving)
+
+
+async def test_an_update_that_the_disk_refuses_is_a_failed_one() -> None:
+    class Full(Daemon):
+        async def resize(self, container_id: str, limits: cri.LinuxContainerResources) -> None:
+            raise OSError(errno.ENOSPC, "full")
+
+    made, plugin = Full().nri(), NriPlugin("plugin", "10", ())
+    update = nri.ContainerUpdate(container_id="c")
+    plugin.answers["Synchronize"] = lambda _: nri.SynchronizeResponse(update=[update])
+    serving = await join(made, plugin)
+    assert await asyncio.to_thread(plugin.update, update) == [update]
+    await leave(plugin, serving)
+
+
+async def test_a_validator_that_fails_is_named() -> None:
+    def fail(_: object) -> None:
+        raise InvalidArgument("broken rules")
+
+    made, plugin = Daemon().nri(), NriPlugin("judge", "10", ())
+    plugin.answers["ValidateContainerAdjustment"] = fail
+    serving = await join(made, plugin)
+    with pytest.raises(RefusedByPlugin, match="10-judge failed: broken rules"):
+        await made.create_container(sandbox(), container(), DOCUMENT)
+    await leave(plugin, serving)
+
+
+async def test_connections_leave_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / "nri.sock"
+    settings = NriSettings(socket=str(path), plugin_dir=str(tmp_path / "none"))
+    made = Daemon(settings).nri()
+
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    def use() -> None:
+        with connected(path):
+            pass
+        for _ in range(3):  # such as do not register
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+                other.connect(str(path))
+
+    async with Tasks() as tasks:
+        await serve.start(made, settings, str(tmp_path), tasks)
+        await asyncio.sleep(0)
+        idle, before = len(asyncio.all_tasks()), descriptors()
+        for _ in range(50):
+            await asyncio.to_thread(use)
+        async with asyncio.timeout(60):
+            while made.active or len(asyncio.all_tasks()) > idle or descriptors() > before:
+                await asyncio.sleep(0.01)
+        await tasks.end()
 
 
 def test_a_socket_of_another_runtime_is_left_to_it(tmp_path: Path) -> None:
@@ -186,6 +330,17 @@ def test_a_socket_of_another_runtime_is_left_to_it(tmp_path: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
         assert listen(path) is None
+    busy = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    path.unlink()
+    busy.bind(str(path))
+    busy.listen(0)
+    waiting = [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) for _ in range(3)]
+    for each in waiting:
+        with contextlib.suppress(BlockingIOError):
+            each.connect(str(path))
+    assert listen(path) is None  # which takes no connections just now
+    for each in (busy, *waiting):
+        each.close()
     second = listen(path)  # what a daemon left that was killed
     assert second is not None
     second.close()
@@ -196,7 +351,7 @@ async def test_a_plugin_connects_to_the_socket_and_it_goes_with_the_daemon(tmp_p
     settings = NriSettings(socket=str(path), plugin_dir=str(tmp_path / "none"))
     made = Daemon(settings).nri()
     async with Tasks() as tasks:
-        await serve.start(made, settings, tasks)
+        await serve.start(made, settings, str(tmp_path), tasks)
 
         def use() -> None:
             with connected(path) as plugin:
@@ -204,13 +359,13 @@ async def test_a_plugin_connects_to_the_socket_and_it_goes_with_the_daemon(tmp_p
 
         await asyncio.to_thread(use)
         await tasks.end()
-    assert not path.exists() and made.closing
+    assert not path.exists()
 
 
 async def test_turned_off_it_makes_no_socket(tmp_path: Path) -> None:
     settings = NriSettings(enabled=False, socket=str(tmp_path / "nri.sock"))
     async with Tasks() as tasks:
-        await serve.start(Daemon(settings).nri(), settings, tasks)
+        await serve.start(Daemon(settings).nri(), settings, str(tmp_path), tasks)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -17,6 +17,7 @@ from triptych_runtime.errors import RefusedByPlugin
 from triptych_runtime.nri.plugin import identify
 from triptych_runtime.nri.plugins import Plugins
 from triptych_runtime.nri.settings import NriSettings
+from triptych_ttrpc import ConnectionClosed
 
 POD = nri.RunPodSandboxRequest(pod=nri.PodSandbox(id="p", name="pod"))
 
@@ -179,3 +180,31 @@ async def test_one_that_leaves_before_it_registered() -> None:
 def test_names_that_cannot_be_taken(index: str, name: str) -> None:
     with pytest.raises(InvalidArgument, match="NRI plugin"):
         identify(index, name)
+
+
+async def test_one_that_waits_for_an_update_within_an_event_is_dropped_at_once() -> None:
+    """The update may wait for what the event holds up: whoever drops the plugin must not wait for it."""
+    asked, release = asyncio.Event(), asyncio.Event()
+
+    class Slow(Runtime):
+        async def update(self, updates: Sequence[nri.ContainerUpdate]) -> list[nri.ContainerUpdate]:
+            if updates:
+                asked.set()
+                await release.wait()
+            return []
+
+    plugin = NriPlugin("plugin", "10", ())
+
+    def update(_: Any) -> None:
+        with pytest.raises(ConnectionClosed):
+            plugin.update(nri.ContainerUpdate(container_id="c"))
+
+    plugin.answers["RunPodSandbox"] = update
+    plugins = Slow(NriSettings(request_timeout=0.5)).plugins()
+    async with joined(plugins, plugin):
+        async with asyncio.timeout(60):
+            await relay(plugins)
+        assert asked.is_set() and not release.is_set()
+        async with asyncio.timeout(60):
+            while plugins:
+                await asyncio.sleep(0.01)

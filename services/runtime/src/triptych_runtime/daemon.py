@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import shutil
 from collections.abc import AsyncIterator
@@ -99,7 +100,7 @@ async def _become_ready(
     daemon.tasks.create_task(prober.keep_probing(node.handlers))
     await apparmor.ensure_loaded(node.host.apparmor)
     await recovery.reconcile(node, rebooted=rebooted)
-    await nri.start(node.nri, node.settings.nri, daemon.tasks)
+    await nri.start(node.nri, node.settings.nri, str(node.paths.state), daemon.tasks)
     ready.set_reconciled()
     seconds = (clock.now() - started) / 1e9
     extra = {
@@ -163,8 +164,12 @@ async def _node(daemon: Daemon[Settings], images: grpc.aio.Channel, streaming: g
         metrics=RuntimeMetrics(daemon.metrics),
     )
 
+    numbers = itertools.count(1)
+
     async def change(container_id: str, limits: LinuxContainerResources) -> None:
-        await resize(node, container_id, limits)
+        # Work of its own: it comes to its end also when the plugin that asks for it leaves, or is dropped.
+        key = f"nri update {next(numbers)} {container_id}"
+        await node.flights.join(key, lambda: resize(node, container_id, limits))
 
     node.nri.resize = change
     declare_state(daemon.metrics, node.state)

@@ -46,6 +46,12 @@ async def ask_plugins(
     return record, spec
 
 
+def go_unasked(node: Node, sandbox: SandboxRecord, record: ContainerRecord, undo: Undo) -> None:
+    """Nobody is to be asked; but plugins that come meanwhile find it there, and hear of its end."""
+    undo.push("NRI plugins", lambda: node.nri.remove_container(sandbox, record))
+    node.nri.container_unasked(record)
+
+
 def _adjusted(
     record: ContainerRecord, spec: ContainerSpec, adjustment: nri_pb2.ContainerAdjustment
 ) -> ContainerRecord:

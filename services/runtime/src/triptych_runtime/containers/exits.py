@@ -72,8 +72,22 @@ async def handle_exit(node: Node, found: Exit) -> None:
 def tell_plugins_of_stop(node: Node, record: ContainerRecord) -> None:
     """Tell NRI plugins of a container's end, in the background: a slow one delays nobody."""
     sandbox = node.state.sandboxes.get(record.sandbox_id)
-    if sandbox is not None and node.nri.active:
-        node.flights.background(f"nri stop {record.id}", lambda: node.nri.stop_container(sandbox, record))
+    if sandbox is None or not node.nri.active:
+        return
+
+    async def tell() -> None:
+        await node.flights.settled(f"start {record.id}")  # which they hear of first
+        await node.nri.stop_container(sandbox, record)
+
+    node.flights.background(f"nri stop {record.id}", tell)
+
+
+async def plugins_told_of_stop(node: Node, container_id: str) -> None:
+    """Wait until NRI plugins were told of the end of a container that has ended."""
+    if node.nri.active and f"remove {container_id}" not in node.flights:  # which tells it if need be
+        async with node.locks.hold(container_id):
+            pass  # an end is shown before it is written down, and told after that
+        await node.flights.settled(f"nri stop {container_id}")
 
 
 def _tell(node: Node, record: ContainerRecord) -> None:

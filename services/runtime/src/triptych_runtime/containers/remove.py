@@ -11,7 +11,7 @@ from runtime.v1 import api_pb2
 
 from triptych_runtime.bundles import remove_bundle
 from triptych_runtime.containers.emit import emit
-from triptych_runtime.containers.exits import release
+from triptych_runtime.containers.exits import plugins_told_of_stop, release
 from triptych_runtime.containers.stop import stop
 from triptych_runtime.lifecycle import fault
 from triptych_runtime.model import ContainerPhase, ContainerRecord
@@ -27,7 +27,8 @@ async def remove(node: Node, record: ContainerRecord) -> None:
 
 async def _remove(node: Node, record: ContainerRecord) -> None:
     await stop(node, record, 0)
-    await node.flights.settled(f"create {record.key}", f"release {record.id}", f"nri stop {record.id}")
+    await node.flights.settled(f"create {record.key}", f"release {record.id}")
+    await plugins_told_of_stop(node, record.id)
     async with node.locks.hold(record.id):
         current = node.state.containers.get(record.id)
         if current is None:
@@ -36,9 +37,14 @@ async def _remove(node: Node, record: ContainerRecord) -> None:
             current = msgspec.structs.replace(current, phase=ContainerPhase.REMOVING)
             await node.state.show(current)
         await finish(node, current)
-    sandbox = node.state.sandboxes.get(current.sandbox_id)
-    if sandbox is not None and current.visible:
-        await node.nri.remove_container(sandbox, current)
+    await tell_plugins_of_removal(node, current)
+
+
+async def tell_plugins_of_removal(node: Node, record: ContainerRecord) -> None:
+    """Tell NRI plugins that a container is gone; not under its lock, since they may take their time."""
+    sandbox = node.state.sandboxes.get(record.sandbox_id)
+    if sandbox is not None and record.visible:
+        await node.nri.remove_container(sandbox, record)
 
 
 async def finish(node: Node, record: ContainerRecord) -> None:

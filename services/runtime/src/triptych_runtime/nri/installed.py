@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from triptych_errors import TriptychError
-from triptych_linux import process
+from triptych_linux import marked, process
 
 from triptych_runtime.nri.plugin import Identity, identify
 from triptych_runtime.nri.plugins import Plugins
@@ -18,8 +18,11 @@ from triptych_runtime.nri.settings import NriSettings
 
 log = logging.getLogger(__name__)
 
+MARK = "TRIPTYCH_NRI"
+"""Variable of their environment: the state directory of the daemon that started them."""
 _EXECUTABLE = 0o111
 _STDERR = 2
+_LEFTOVER_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +41,13 @@ def find(settings: NriSettings) -> list[Installed]:
         entries = sorted(os.scandir(settings.plugin_dir), key=lambda entry: entry.name)
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        log.warning(
+            "no NRI plugin can be started", extra={"directory": settings.plugin_dir, "error": str(error)}
+        )
+        return []
     for entry in entries:
-        if not entry.is_file() or not entry.stat().st_mode & _EXECUTABLE:
+        if not _executable(entry):
             continue
         index, _, name = entry.name.partition("-")
         try:
@@ -48,6 +56,13 @@ def find(settings: NriSettings) -> list[Installed]:
         except (TriptychError, OSError, UnicodeDecodeError) as error:
             log.warning("an NRI plugin cannot be started", extra={"file": entry.path, "error": str(error)})
     return found
+
+
+def _executable(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file() and bool(entry.stat().st_mode & _EXECUTABLE)
+    except OSError:  # gone, or out of reach
+        return False
 
 
 def _config(settings: NriSettings, identity: Identity) -> str:
@@ -59,38 +74,70 @@ def _config(settings: NriSettings, identity: Identity) -> str:
     return ""
 
 
-async def run(plugin: Installed, plugins: Plugins, taken: asyncio.Event) -> None:
+async def end_leftovers(settings: NriSettings, mark: str) -> None:
+    """End plugins that a daemon left which was killed.
+
+    :param mark: what they were started with.
+    """
+    if not await asyncio.to_thread(os.path.isdir, settings.plugin_dir):
+        return
+    try:
+        ended = await marked.kill(MARK, (mark,), _may_be_plugin, deadline=_LEFTOVER_SECONDS)
+    except TimeoutError:
+        log.warning("an NRI plugin of a former run does not end")
+        return
+    for process_ in ended:
+        log.info("ended an NRI plugin of a former run", extra={"pid": process_.pid})
+
+
+def _may_be_plugin(pid: int) -> bool:
+    """Whether a process is in a group made in a session of somebody else, as plugins are started."""
+    return os.getpgid(pid) != os.getsid(pid)
+
+
+async def run(plugin: Installed, plugins: Plugins, mark: str, taken: asyncio.Event) -> None:
     """Start a plugin, and stay with it until it ends; it is ended with this task.
 
+    :param mark: tells the plugins of this daemon from those of others (`end_leftovers`).
     :param taken: set when it was taken in, or cannot be.
     """
-    extra = {"plugin": str(plugin.identity), "file": str(plugin.path)}
     try:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            env = {
-                "NRI_PLUGIN_NAME": plugin.identity.name,
-                "NRI_PLUGIN_IDX": plugin.identity.index,
-                "NRI_PLUGIN_SOCKET": str(theirs.fileno()),
-            }
-            try:
-                child = await process.spawn(
-                    [plugin.path],
-                    step=f"start NRI plugin {plugin.identity}",
-                    env=env,
-                    pass_fds=(theirs.fileno(),),
-                    stderr=_STDERR,
-                )
-            except (TriptychError, OSError) as error:
-                ours.close()
-                log.warning("an NRI plugin cannot be started", extra=extra | {"error": str(error)})
-                return
-        try:
-            connected = await plugins.admit(ours, plugin.identity, plugin.config)
-            taken.set()
-            if connected is not None:
-                await plugins.serve(connected)
-        finally:
-            await child.close()
+        await _run(plugin, plugins, mark, taken)
+    except (TriptychError, OSError) as error:
+        extra = {"plugin": str(plugin.identity), "file": str(plugin.path), "error": str(error)}
+        log.warning("an NRI plugin cannot be started or ended", extra=extra)
     finally:
         taken.set()
+
+
+async def _run(plugin: Installed, plugins: Plugins, mark: str, taken: asyncio.Event) -> None:
+    ours, theirs = socket.socketpair()
+    try:
+        child = await _spawn(plugin, theirs, mark)
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    try:
+        connected = await plugins.admit(ours, plugin.identity, plugin.config)
+        taken.set()
+        if connected is not None:
+            await plugins.serve(connected)
+    finally:
+        await child.close()
+
+
+async def _spawn(plugin: Installed, connection: socket.socket, mark: str) -> process.Child:
+    return await process.spawn(
+        [plugin.path],
+        step=f"start NRI plugin {plugin.identity}",
+        env={
+            "NRI_PLUGIN_NAME": plugin.identity.name,
+            "NRI_PLUGIN_IDX": plugin.identity.index,
+            "NRI_PLUGIN_SOCKET": str(connection.fileno()),
+            MARK: mark,
+        },
+        pass_fds=(connection.fileno(),),
+        stderr=_STDERR,
+    )

@@ -16,9 +16,10 @@ from runtime.v1 import api_pb2
 from triptych_errors import TriptychError
 from triptych_service.tracing import span
 
-from triptych_runtime.errors import CalledOff, RefusedByPlugin
-from triptych_runtime.model import ContainerPhase, ContainerRecord, SandboxRecord
-from triptych_runtime.nri.events import METHODS, Event
+from triptych_runtime.errors import RefusedByPlugin
+from triptych_runtime.model import ContainerRecord, SandboxRecord
+from triptych_runtime.nri.events import Event
+from triptych_runtime.nri.inventory import Inventory, ReadDocument
 from triptych_runtime.nri.limits import as_update, from_cri
 from triptych_runtime.nri.merge import CreateMerge, UpdateMerge
 from triptych_runtime.nri.messages import Document, container_message, pod_message
@@ -29,17 +30,14 @@ from triptych_runtime.spec import HostFacts
 
 log = logging.getLogger(__name__)
 
-ReadDocument = Callable[[str], Document | None]
 Resize = Callable[[str, api_pb2.LinuxContainerResources], Awaitable[None]]
 _NOTHING = ValidatorSettings()
-_TOLD = (ContainerPhase.CREATED, ContainerPhase.STARTING, ContainerPhase.RUNNING)
 
 
 class Nri:
     """The plugins, and what they know.
 
-    :param sandboxes, containers: the records that are there.
-    :param document: reads a container's OCI spec, None when it is gone; called in a thread.
+    :param sandboxes, containers, document: see `Inventory`.
     :param told: see `Plugins`.
     :ivar resize: changes a container's limits; given by who can, before a plugin is taken in.
     """
@@ -55,17 +53,11 @@ class Nri:
     ) -> None:
         self._settings = settings
         self._host = host
-        self._sandboxes = sandboxes
-        self._containers = containers
-        self._document = document
         self.resize: Resize | None = None
-        self.plugins = Plugins(settings, self._inventory, self._update, told)
-        self._coming_pods: dict[str, nri.PodSandbox] = {}
-        self._coming: dict[str, nri.Container] = {}
-        """What plugins were asked about and is in no list yet: for a plugin that comes meanwhile."""
-        self._ended: set[str] = set()
-        """IDs whose stop was told: that is told once."""
-        self.closing = False
+        self._inventory = Inventory(sandboxes, containers, document)
+        self.plugins = Plugins(settings, self._inventory.collect, self._update, told)
+        self._ended: dict[str, asyncio.Event] = {}
+        """By ID: set when its stop was told. That is told once."""
 
     @property
     def active(self) -> bool:
@@ -80,13 +72,12 @@ class Nri:
         :raises RefusedByPlugin: a plugin does not want it.
         """
         if self.active:
-            pod = pod_message(sandbox)
-            await self._ask(nri.RUN_POD_SANDBOX, nri.RunPodSandboxRequest(pod=pod))
-            self._coming_pods[sandbox.id] = pod
+            await self._ask(nri.RUN_POD_SANDBOX, nri.RunPodSandboxRequest(pod=pod_message(sandbox)))
+        self._inventory.coming_pods[sandbox.id] = sandbox
 
     def pod_is_ready(self, sandbox_id: str) -> None:
         """A sandbox is in the lists."""
-        self._coming_pods.pop(sandbox_id, None)
+        self._inventory.coming_pods.pop(sandbox_id, None)
 
     async def update_pod_sandbox(
         self,
@@ -114,17 +105,20 @@ class Nri:
 
     async def stop_pod_sandbox(self, sandbox: SandboxRecord) -> None:
         """The containers of a sandbox have ended, and it is about to give back what it has."""
-        if self.plugins and sandbox.id not in self._ended:
-            self._ended.add(sandbox.id)
-            await self._tell(nri.STOP_POD_SANDBOX, nri.StopPodSandboxRequest(pod=pod_message(sandbox)))
+        if self.plugins:
+            request = nri.StopPodSandboxRequest(pod=pod_message(sandbox))
+            await self._once(sandbox.id, lambda: self._tell(nri.STOP_POD_SANDBOX, request))
 
     async def remove_pod_sandbox(self, sandbox: SandboxRecord) -> None:
         """A sandbox is gone, or has not come to be."""
-        self._coming_pods.pop(sandbox.id, None)
-        if self.plugins:
-            await self.stop_pod_sandbox(sandbox)
-            await self._tell(nri.REMOVE_POD_SANDBOX, nri.RemovePodSandboxRequest(pod=pod_message(sandbox)))
-        self._ended.discard(sandbox.id)
+        self._inventory.coming_pods.pop(sandbox.id, None)
+        try:
+            if self.plugins:
+                await self.stop_pod_sandbox(sandbox)
+                request = nri.RemovePodSandboxRequest(pod=pod_message(sandbox))
+                await self._tell(nri.REMOVE_POD_SANDBOX, request)
+        finally:
+            self._ended.pop(sandbox.id, None)
 
     # Containers
 
@@ -145,9 +139,9 @@ class Nri:
         merge = CreateMerge(request)
         with span("nri create container", container=container.id):
             async with self.plugins.lock:
-                await self._relay(nri.CREATE_CONTAINER, request, merge.apply)
+                await self.plugins.relay(nri.CREATE_CONTAINER, request, merge.apply)
                 await self._judge(merge)
-                self._coming[container.id] = request.container
+                self._inventory.coming_containers[container.id] = request.container
         answer = merge.response()
         await self._update(answer.update)
         return answer.adjust
@@ -160,9 +154,13 @@ class Nri:
         if why:
             raise RefusedByPlugin(f"create container {question.container.name!r}: refused by NRI: {why}")
 
+    def container_unasked(self, container: ContainerRecord) -> None:
+        """A container is made while there is nobody to be asked; a plugin that comes meanwhile finds it."""
+        self._inventory.coming_containers[container.id] = container
+
     async def container_created(self, sandbox: SandboxRecord, container: ContainerRecord) -> None:
         """A container is in the lists."""
-        self._coming.pop(container.id, None)
+        self._inventory.coming_containers.pop(container.id, None)
         await self._tell_of(nri.POST_CREATE_CONTAINER, nri.PostCreateContainerRequest, sandbox, container)
 
     async def start_container(self, sandbox: SandboxRecord, container: ContainerRecord) -> None:
@@ -194,7 +192,7 @@ class Nri:
         request.linux_resources.CopyFrom(from_cri(wanted))
         merge = UpdateMerge(request)
         async with self.plugins.lock:
-            await self._relay(nri.UPDATE_CONTAINER, request, merge.apply)
+            await self.plugins.relay(nri.UPDATE_CONTAINER, request, merge.apply)
         changes, others = wanted, []
         for update in merge.response().update:
             if update.container_id == container.id:
@@ -211,38 +209,47 @@ class Nri:
 
     async def stop_container(self, sandbox: SandboxRecord, container: ContainerRecord) -> None:
         """A container has ended."""
-        if not self.plugins or container.id in self._ended:
-            return
-        self._ended.add(container.id)
-        request = await self._request(nri.StopContainerRequest, sandbox, container)
-        merge = UpdateMerge(None)
-        await self._tell(nri.STOP_CONTAINER, request, merge.apply)
-        await self._update(merge.response().update)
+
+        async def tell() -> None:
+            request = await self._request(nri.StopContainerRequest, sandbox, container)
+            merge = UpdateMerge(None)
+            await self._tell(nri.STOP_CONTAINER, request, merge.apply)
+            await self._update(merge.response().update)
+
+        if self.plugins:
+            await self._once(container.id, tell)
 
     async def remove_container(self, sandbox: SandboxRecord, container: ContainerRecord) -> None:
         """A container is gone, or has not come to be."""
-        self._coming.pop(container.id, None)
-        if self.plugins:
-            await self.stop_container(sandbox, container)
-            await self._tell_of(nri.REMOVE_CONTAINER, nri.RemoveContainerRequest, sandbox, container)
-        self._ended.discard(container.id)
+        self._inventory.coming_containers.pop(container.id, None)
+        try:
+            if self.plugins:
+                await self.stop_container(sandbox, container)
+                await self._tell_of(nri.REMOVE_CONTAINER, nri.RemoveContainerRequest, sandbox, container)
+        finally:
+            self._ended.pop(container.id, None)
 
     # What these have in common
 
     async def _request(self, kind: type[Any], sandbox: SandboxRecord, container: ContainerRecord) -> Any:
-        document = await asyncio.to_thread(self._document, container.id)
-        return kind(pod=pod_message(sandbox), container=container_message(container, document))
+        message = await asyncio.to_thread(self._inventory.message, container)
+        return kind(pod=pod_message(sandbox), container=message)
+
+    async def _once(self, identity: str, tell: Callable[[], Awaitable[None]]) -> None:
+        """Tell of an end unless that was done; when this returns it was told, whoever did it."""
+        told = self._ended.get(identity)
+        if told is not None:
+            await told.wait()
+            return
+        told = self._ended[identity] = asyncio.Event()
+        try:
+            await tell()
+        finally:
+            told.set()
 
     async def _ask(self, event: Event, request: Message) -> None:
         async with self.plugins.lock:
-            await self._relay(event, request)
-
-    async def _relay(
-        self, event: Event, request: Message, answered: Callable[[Any, str], None] | None = None
-    ) -> None:
-        if self.closing:
-            raise CalledOff(f"{METHODS[event].name}: the daemon shuts down, and NRI plugins cannot be asked")
-        await self.plugins.relay(event, request, answered)
+            await self.plugins.relay(event, request)
 
     async def _tell_of(
         self, event: Event, kind: type[Any], sandbox: SandboxRecord, container: ContainerRecord
@@ -259,19 +266,6 @@ class Nri:
 
     # For the plugins
 
-    async def _inventory(self) -> tuple[Sequence[nri.PodSandbox], Sequence[nri.Container]]:
-        """What there is, and what is about to be."""
-        pods = self._coming_pods | {
-            sandbox.id: pod_message(sandbox) for sandbox in self._sandboxes() if sandbox.visible
-        }
-        records = [container for container in self._containers() if container.phase in _TOLD]
-
-        def work() -> dict[str, nri.Container]:
-            return {record.id: container_message(record, self._document(record.id)) for record in records}
-
-        containers = dict(self._coming) | await asyncio.to_thread(work)
-        return list(pods.values()), list(containers.values())
-
     async def _update(self, updates: Sequence[nri.ContainerUpdate]) -> list[nri.ContainerUpdate]:
         """Change containers as plugins want it; those that could not be changed."""
         assert self.resize is not None
@@ -280,7 +274,7 @@ class Nri:
             try:
                 wanted = as_update(update.linux.resources, self._host)
                 await self.resize(update.container_id, wanted)
-            except TriptychError as error:
+            except (TriptychError, OSError) as error:
                 extra = {"container": update.container_id, "error": str(error)}
                 if update.ignore_failure:
                     log.debug("an update that an NRI plugin asked for failed", extra=extra)

@@ -13,7 +13,6 @@ from typing import Any
 from google.protobuf.message import Message
 from nri.v1alpha1 import nri_pb2 as nri
 from triptych_errors import Code, InvalidArgument
-from triptych_linux.process import shielded
 from triptych_ttrpc import (
     CallTimeout,
     ConnectionClosed,
@@ -37,8 +36,6 @@ _NAME = re.compile(r"[A-Za-z0-9_.+-]+")
 _INDEX = re.compile(r"[0-9]{2}")
 _LEAST = 8
 """Pods and containers in one message below which splitting it further is given up."""
-
-_UPDATE_SECONDS = 120.0
 
 Update = Callable[[nri.UpdateContainersRequest], Coroutine[object, object, nri.UpdateContainersResponse]]
 
@@ -67,7 +64,8 @@ class Plugin:
     """A connected plugin.
 
     :param connection: a connected stream socket.
-    :param update: changes containers when the plugin asks for it.
+    :param update: changes containers when the plugin asks for it; cancelled, and to end at once then, when
+        the plugin waits no longer or has gone.
     :param identity: of one that was launched; others tell theirs when they register.
     :ivar identity: known once it has registered.
     """
@@ -140,20 +138,19 @@ class Plugin:
         self._events = answer.events or ALL
 
     async def _register(self, request: nri.RegisterPluginRequest) -> nri.Empty:
+        if self._registered.done():
+            raise InvalidArgument(f"NRI plugin {self.identity} has registered already")
         try:
             if self._given is None:
                 self.identity = identify(request.plugin_idx, request.plugin_name)
         except InvalidArgument as error:
-            if not self._registered.done():
-                self._registered.set_exception(error)
+            self._registered.set_exception(error)
             raise
-        if not self._registered.done():
-            self._registered.set_result(None)
+        self._registered.set_result(None)
         return nri.Empty()
 
     async def _update_containers(self, request: nri.UpdateContainersRequest) -> nri.UpdateContainersResponse:
-        # Cancelled when the plugin waits no longer; what has begun comes to its end.
-        return await shielded(self._update(request), _UPDATE_SECONDS)
+        return await self._update(request)
 
     async def synchronize(
         self, pods: Sequence[nri.PodSandbox], containers: Sequence[nri.Container]

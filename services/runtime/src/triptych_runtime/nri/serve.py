@@ -16,20 +16,24 @@ from triptych_runtime.nri.settings import NriSettings
 log = logging.getLogger(__name__)
 
 
-async def start(nri: Nri, settings: NriSettings, tasks: Tasks) -> None:
+async def start(nri: Nri, settings: NriSettings, mark: str, tasks: Tasks) -> None:
     """Start the plugins that are installed, and listen for others once these are there.
 
     No pod can be made before it returns, so that no container misses an installed plugin; one that hangs is
     given up in time.
+
+    :param mark: see `installed.run`.
     """
     if not settings.enabled:
         return
-    tasks.create_task(_until_the_end(nri), name="NRI")
     ready = []
+    await installed.end_leftovers(settings, mark)
     for plugin in await asyncio.to_thread(installed.find, settings):
         taken = asyncio.Event()
         ready.append(taken.wait())
-        tasks.create_task(installed.run(plugin, nri.plugins, taken), name=f"NRI plugin {plugin.identity}")
+        tasks.create_task(
+            installed.run(plugin, nri.plugins, mark, taken), name=f"NRI plugin {plugin.identity}"
+        )
     await asyncio.gather(*ready)
     if settings.socket:
         await _listen(nri, Path(settings.socket), tasks)
@@ -47,11 +51,3 @@ async def _listen(nri: Nri, path: Path, tasks: Tasks) -> None:
         )
         return
     tasks.create_task(Listener(socket, path, nri.plugins, tasks).run(), name="NRI socket")
-
-
-async def _until_the_end(nri: Nri) -> None:
-    """Plugins end with the tasks of the daemon: what is still being made then cannot be asked about."""
-    try:
-        await asyncio.Event().wait()
-    finally:
-        nri.closing = True

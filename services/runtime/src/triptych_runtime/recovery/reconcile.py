@@ -21,6 +21,7 @@ from triptych_runtime import clock
 from triptych_runtime.containers import watch
 from triptych_runtime.containers.exits import release, undo_start
 from triptych_runtime.containers.remove import finish as finish_container
+from triptych_runtime.containers.remove import tell_plugins_of_removal
 from triptych_runtime.lifecycle import each
 from triptych_runtime.model import ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord
 from triptych_runtime.namespaces import InitProcess
@@ -150,6 +151,7 @@ async def _resume(node: Node, container_id: str) -> None:
 async def _remove_container(node: Node, record: ContainerRecord) -> None:
     async with node.locks.hold(record.id):
         await finish_container(node, record)
+    await tell_plugins_of_removal(node, record)
 
 
 async def _half_started(node: Node, record: ContainerRecord) -> None:

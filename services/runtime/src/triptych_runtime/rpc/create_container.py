@@ -16,7 +16,7 @@ from triptych_service.tracing import span
 from triptych_runtime import clock
 from triptych_runtime.bundles import mount_rootfs, remove_bundle, write_bundle
 from triptych_runtime.containers import emit, pin_target, sandbox_context
-from triptych_runtime.containers.adjusting import ask_plugins
+from triptych_runtime.containers.adjusting import ask_plugins, go_unasked
 from triptych_runtime.containers.image_volumes import id_mappings, mount_image_volumes, with_digests
 from triptych_runtime.errors import NameInUse, SandboxNotReady
 from triptych_runtime.lifecycle import STEP_DEADLINE, Undo, deadline, fault
@@ -193,6 +193,7 @@ async def _write(
     seconds = node.settings.deadlines.create
     with span("write bundle"):
         if not node.nri.active:
+            go_unasked(node, sandbox, record, undo)
             return record, await shielded(asyncio.to_thread(build_and_write), seconds)
         spec = await shielded(asyncio.to_thread(build), seconds)
         record, spec = await ask_plugins(node, sandbox, handler, record, inputs, spec, undo)

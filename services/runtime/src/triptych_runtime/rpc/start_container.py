@@ -17,7 +17,7 @@ from triptych_service.tracing import span
 from triptych_runtime import clock
 from triptych_runtime.containers import emit, watch
 from triptych_runtime.containers.exits import tell_plugins_of_stop, undo_start
-from triptych_runtime.errors import RuntimeFailed, WrongContainerState
+from triptych_runtime.errors import CalledOff, RuntimeFailed, WrongContainerState
 from triptych_runtime.lifecycle import deadline, fault
 from triptych_runtime.model import ContainerPhase, ContainerRecord, ExitReason
 from triptych_runtime.node import Node
@@ -70,6 +70,8 @@ async def _start(node: Node, container_id: str) -> None:
                 await node.nri.start_container(sandbox, record)
                 fault("start_container.nri")
                 record = await _launch(node, runtime, record)
+        except CalledOff:
+            raise  # as one that is cancelled
         except Exception as error:
             await shielded(_failed(node, record, error), _UNDO_DEADLINE)
             raise

@@ -7,6 +7,7 @@ import logging
 from runtime.v1 import api_pb2
 
 from triptych_runtime.containers import emit_sandbox, stop
+from triptych_runtime.containers.exits import plugins_told_of_stop
 from triptych_runtime.errors import SandboxNotReady
 from triptych_runtime.lifecycle import each, fault
 from triptych_runtime.model import SandboxPhase, SandboxRecord
@@ -45,7 +46,7 @@ async def _end(node: Node, sandbox_id: str) -> None:
     record = node.state.sandboxes.get(sandbox_id)
     if record is None:
         return
-    await node.flights.settled(*(f"nri stop {each.id}" for each in node.state.containers_of(sandbox_id)))
+    await each(plugins_told_of_stop(node, ended.id) for ended in node.state.containers_of(sandbox_id))
     await node.nri.stop_pod_sandbox(record)
     fault("stop_pod_sandbox.nri")
     await release_sandbox(node, record)
