@@ -296,6 +296,37 @@ def test_an_update_within_an_event_that_it_waits_for(driver: Driver, plugin: Nri
     driver.launch(pod, "other")
 
 
+def test_a_cgroup_of_its_own(driver: Driver, plugin: NriPlugin) -> None:
+    def put_into(path: str) -> None:
+        change = nri.ContainerAdjustment()
+        change.linux.cgroups_path = path
+        plugin.answers["CreateContainer"] = lambda _: adjusting(change)
+
+    pod = driver.run("cgroups")
+    first = driver.launch(pod, "first")
+    path = plugin.last("CreateContainer").container.linux.cgroups_path
+    for taken in (path, f"{path}/below", "relative/path", f"/{path}/../.."):
+        put_into(taken)
+        with refused(grpc.StatusCode.FAILED_PRECONDITION) as refusal:
+            driver.create(pod, "second")
+        assert "linux.cgroups_path" in refusal.text
+    assert driver.status(first).state == cri.CONTAINER_RUNNING
+    put_into(f"{path}-own")
+    second = driver.launch(pod, driver.config("second", memory_bytes=64 << 20))
+    process = Path("/proc", str(driver.container_info(second)["pid"]), "cgroup")
+    assert f"{path}-own".rpartition(":")[2] in process.read_text()
+    wanted = cri.LinuxContainerResources(memory_limit_in_bytes=96 << 20)
+    driver.stub.UpdateContainerResources(
+        cri.UpdateContainerResourcesRequest(container_id=second, linux=wanted), timeout=DEADLINE
+    )
+    with refused(grpc.StatusCode.FAILED_PRECONDITION):
+        driver.create(pod, "third")
+    driver.stop(second)
+    driver.remove(second)
+    driver.launch(pod, "third")
+    assert driver.status(first).state == cri.CONTAINER_RUNNING
+
+
 def test_a_plugin_older_than_0_12_is_told_by_state_changes(driver: Driver, plugin: NriPlugin) -> None:
     plugin.missing = {"RunPodSandbox", "StartContainer"}
     pod = driver.run("old")

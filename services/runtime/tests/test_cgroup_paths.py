@@ -76,3 +76,23 @@ def test_default_parent_has_the_form_of_its_driver() -> None:
 def test_filesystem_path_refuses_what_no_driver_makes() -> None:
     with pytest.raises(BadParent):
         paths.filesystem_path("relative/path")
+
+
+@pytest.mark.parametrize(
+    ("driver", "path"),
+    [
+        (Driver.CGROUPFS, "a.slice:triptych:c"),
+        (Driver.SYSTEMD, "/a/c"),
+        (Driver.CGROUPFS, "a/c"),
+        (Driver.CGROUPFS, "/a/../c"),
+        (Driver.SYSTEMD, "a:b"),
+    ],
+)
+def test_a_path_of_others_has_the_form_of_the_driver(driver: Driver, path: str) -> None:
+    with pytest.raises(BadParent):
+        paths.check_path(driver, path)
+
+
+def test_a_path_of_others_is_normalised() -> None:
+    assert paths.check_path(Driver.CGROUPFS, "/a//c/") == "/a/c"
+    assert paths.check_path(Driver.SYSTEMD, "a.slice:x:c") == "a.slice:x:c"

@@ -86,6 +86,13 @@ class CgroupManager:
         """
         return paths.oci_path(self.driver, self.check_parent(parent), container_id)
 
+    def check_path(self, cgroups_path: str) -> str:
+        """Validate and normalise a `linux.cgroupsPath` that is not of our making.
+
+        :raises BadParent: (INVALID_ARGUMENT) when it has not the form of the driver in use.
+        """
+        return paths.check_path(self.driver, cgroups_path)
+
     def spec_annotations(self, resources: LinuxContainerResources | None) -> dict[str, str]:
         """Annotations that the OCI document of a container needs for its limits to be found and to last."""
         return systemd.scope_annotations(resources, self.mode) if self.driver is Driver.SYSTEMD else {}

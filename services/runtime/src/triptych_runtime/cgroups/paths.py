@@ -93,6 +93,19 @@ def filesystem_path(cgroups_path: str) -> str:
     return posixpath.join(expand_slice(parent), unit)
 
 
+def check_path(driver: Driver, cgroups_path: str) -> str:
+    """Normalise an OCI `linux.cgroupsPath` that is not of our making.
+
+    :raises BadParent: when it has not the form of the driver in use.
+    """
+    path = filesystem_path(cgroups_path)
+    if driver is Driver.CGROUPFS and cgroups_path.startswith("/"):
+        return path
+    if driver is Driver.SYSTEMD and not cgroups_path.startswith("/"):
+        return cgroups_path
+    raise BadParent(f"cgroupsPath {cgroups_path!r} is not of the form that the {driver.value} driver takes")
+
+
 def parent_filesystem_path(driver: Driver, parent: str) -> str:
     """Where in each hierarchy the cgroup of a pod (a CRI `cgroup_parent`) is."""
     parent = check_parent(driver, parent)

@@ -7,6 +7,8 @@ import asyncio
 import msgspec
 from nri.v1alpha1 import nri_pb2
 
+from triptych_runtime.cgroups.errors import BadParent
+from triptych_runtime.errors import AdjustmentRefused
 from triptych_runtime.lifecycle import Undo, fault
 from triptych_runtime.model import ContainerRecord, SandboxRecord, User
 from triptych_runtime.node import Node
@@ -41,6 +43,10 @@ async def ask_plugins(
         adjust_spec, spec, adjustment, node.host, handler.features, inputs.cdi_dirs
     )
     record = _adjusted(record, spec, adjustment)
+    if adjustment.linux.cgroups_path:
+        record = _in_own_cgroup(node, record)
+        spec.document["linux"]["cgroupsPath"] = record.cgroups_path
+        await node.state.show(record)  # so that the next one sees that the cgroup is taken
     if record.resources is not None:
         spec.document["annotations"].update(node.cgroups.spec_annotations(record.resources))
     return record, spec
@@ -62,3 +68,23 @@ def _adjusted(
         cgroups_path=spec.document["linux"]["cgroupsPath"],
         resources=merge(record.resources, limits) if limits.ByteSize() else record.resources,
     )
+
+
+def _in_own_cgroup(node: Node, record: ContainerRecord) -> ContainerRecord:
+    """The record with a cgroup that is the container's alone, since all that is in it ends with it.
+
+    :raises AdjustmentRefused: for one that is there already, or holds others, or is no cgroup.
+    """
+    try:
+        path = node.cgroups.check_path(record.cgroups_path)
+    except BadParent as error:
+        raise AdjustmentRefused(f"linux.cgroups_path: {error.message}") from error
+    cgroup = node.cgroups.resolve(path)
+    others = (c.cgroups_path for c in node.state.containers.values() if c.id != record.id)
+    if cgroup.exists() or any(_nested(cgroup.path, node.cgroups.resolve(other).path) for other in others):
+        raise AdjustmentRefused(f"linux.cgroups_path: {path} is not this container's alone")
+    return msgspec.structs.replace(record, cgroups_path=path)
+
+
+def _nested(one: str, other: str) -> bool:
+    return one == other or f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
