@@ -26,6 +26,7 @@ from triptych_runtime.containers import handle_exit
 from triptych_runtime.containers.exits import on_exit
 from triptych_runtime.errors import (
     CalledOff,
+    ContainerNotRunning,
     HandlerUnusable,
     NameInUse,
     OperationTimeout,
@@ -45,6 +46,7 @@ from triptych_runtime.rpc.exec import exec_
 from triptych_runtime.rpc.exec_sync import exec_sync
 from triptych_runtime.rpc.remove_container import remove_container
 from triptych_runtime.rpc.remove_pod_sandbox import remove_pod_sandbox
+from triptych_runtime.rpc.reopen_container_log import reopen_container_log
 from triptych_runtime.rpc.restore_pod import restore_pod
 from triptych_runtime.rpc.run_pod_sandbox import run_pod_sandbox
 from triptych_runtime.rpc.start_container import start_container
@@ -945,3 +947,23 @@ async def test_execs_work_while_a_probe_of_their_handler_has_failed(node: Node, 
     assert (await exec_sync(node, cri.ExecSyncRequest(container_id=APP, cmd=["x"]))).exit_code == 0
     with pytest.raises(HandlerUnusable):
         await create_container(node, create_request())
+
+
+@pytest.mark.parametrize("ends", [True, False])
+async def test_a_log_is_reopened_whose_monitor_is_gone(node: Node, tmp_path: Path, ends: bool) -> None:
+    """The monitor goes a moment before the end of its container is known here; or it was killed."""
+    await a_pod(node)
+    record = await a_container(node, ContainerPhase.RUNNING)
+    await node.state.save(msgspec.structs.replace(record, log_path=str(tmp_path / "0.log")))
+    control = node.paths.monitor(APP).control
+    control.parent.mkdir(parents=True)
+    os.mkfifo(control)
+    request = cri.ReopenContainerLogRequest(container_id=APP)
+    reopening = asyncio.create_task(reopen_container_log(node, request))
+    while not (tmp_path / "0.log.tmp").exists():
+        await asyncio.sleep(0.001)
+    if ends:
+        on_exit(node, Exit(APP, 0, 5))
+    with pytest.raises(ContainerNotRunning if ends else RuntimeFailed):
+        await reopening
+    assert not (tmp_path / "0.log.tmp").exists()

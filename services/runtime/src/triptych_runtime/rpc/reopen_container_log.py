@@ -8,14 +8,18 @@ import errno
 import os
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from runtime.v1 import api_pb2
 
 from triptych_runtime.errors import ContainerNotRunning, MonitorTimeout, RuntimeFailed
+from triptych_runtime.model import ContainerRecord
 from triptych_runtime.node import Node
 
 _REOPEN = b"2 0 0\n"
 _DEADLINE = 5.0
+#: Seconds until the end of a container is known whose monitor has seen it and is gone.
+_END_SECONDS = 2.0
 #: Of the files that conmon makes.
 _MODE = 0o600
 
@@ -35,16 +39,22 @@ async def reopen_container_log(
     if not record.running:
         raise ContainerNotRunning(record.id, record.phase.value)
     if record.log_path:
-        control = node.paths.monitor(record.id).control
-        draft = Path(f"{record.log_path}.tmp")
-        await asyncio.to_thread(_make, draft)
-        try:
-            await asyncio.to_thread(_tell, control)
-            await _wait_for(draft, node, record.id)
-        except (ContainerNotRunning, MonitorTimeout, RuntimeFailed):
-            await asyncio.to_thread(_take_back, control, draft)
-            raise
+        with node.exit_waits.expecting(record.id) as ended:
+            await _reopen(node, record, ended)
     return api_pb2.ReopenContainerLogResponse()
+
+
+async def _reopen(node: Node, record: ContainerRecord, ended: asyncio.Future[ContainerRecord]) -> None:
+    control = node.paths.monitor(record.id).control
+    draft = Path(f"{record.log_path}.tmp")
+    await asyncio.to_thread(_make, draft)
+    try:
+        if not await asyncio.to_thread(_tell, control):
+            await _without_monitor(ended)
+        await _wait_for(draft, node, record.id)
+    except (ContainerNotRunning, MonitorTimeout, RuntimeFailed):
+        await asyncio.to_thread(_take_back, control, draft)
+        raise
 
 
 def _make(draft: Path) -> None:
@@ -56,17 +66,30 @@ def _make(draft: Path) -> None:
         raise RuntimeFailed(f"reopen log: {error}", hint="the old file is still written to") from error
 
 
-def _tell(control: Path) -> None:
+def _tell(control: Path) -> bool:
+    """Whether there is a monitor that was told."""
     try:
         fd = os.open(control, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if error.errno == errno.ENXIO:
-            raise RuntimeFailed("reopen log: the container's monitor is gone") from error
+            return False
         raise RuntimeFailed(f"reopen log: {error}") from error
     try:
         os.write(fd, _REOPEN)
     finally:
         os.close(fd)
+    return True
+
+
+async def _without_monitor(ended: asyncio.Future[ContainerRecord]) -> NoReturn:
+    """:raises ContainerNotRunning: its container has ended, as it does before its monitor.
+    :raises RuntimeFailed: its container lives."""
+    try:
+        async with asyncio.timeout(_END_SECONDS):
+            record = await ended
+    except TimeoutError:
+        raise RuntimeFailed("reopen log: the container's monitor is gone") from None
+    raise ContainerNotRunning(record.id, record.phase.value)
 
 
 def _take_back(control: Path, draft: Path) -> None:
