@@ -310,6 +310,16 @@ def test_a_user_namespace_keeps_the_flags_of_the_mount_below(
     assert set(asked) == {str(case.root)}
 
 
+def test_mounts_that_others_add_keep_the_flags_of_the_mount_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mount_options, "of_mount", lambda _: ["nosuid", "nodev", "noexec"])
+    plain: dict[str, Any] = {"linux": {}}
+    user: dict[str, Any] = {"linux": {"uidMappings": [{}]}}
+    asked = ["ro", "nosuid", "exec"]
+    assert mounts.bind_options("bind", asked, "/x", plain) == ["rbind", *asked]
+    assert mounts.bind_options("bind", asked, "/x", user) == ["rbind", *asked, "nodev"]
+    assert mounts.bind_options("tmpfs", asked, "tmpfs", user) == asked
+
+
 def test_mount_options_in_a_user_namespace_are_the_daemons(case: Case) -> None:
     options = ["noexec", "rnodev", "dev", "rnoatime"]
     case.add("/x", mount_options=options, readonly=True)

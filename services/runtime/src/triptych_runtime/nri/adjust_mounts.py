@@ -44,7 +44,8 @@ def _add(
     made: Adjusting, mount: nri_pb2.Mount, destination: str, find_mount: Callable[[str], MountEntry]
 ) -> None:
     kind = mount.type or "bind"
-    options = bind_options(kind, (option for option in mount.options if option != _RELABEL))
+    wanted = (option for option in mount.options if option != _RELABEL)
+    options = bind_options(kind, wanted, mount.source, made.document)
     propagation = [option for option in options if option in _PROPAGATION]
     if propagation and not {"bind", "rbind"}.isdisjoint(options):
         rootfs = propagate(

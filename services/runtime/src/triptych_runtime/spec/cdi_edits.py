@@ -75,7 +75,7 @@ def _device(node: DeviceNode) -> Device:
 
 def _add_mount(document: Document, mount: CdiMount) -> None:
     kind = mount.type or "bind"
-    options = bind_options(kind, mount.options)
+    options = bind_options(kind, mount.options, mount.host_path, document)
     entry = default_mounts.entry(mount.container_path, kind, mount.host_path, options)
     document["mounts"] = place(document["mounts"], entry)
 

@@ -18,6 +18,7 @@ from triptych_runtime.spec.facts import HandlerFeatures, HostFacts
 from triptych_runtime.spec.inputs import (
     AnonymousVolume,
     ContainerInputs,
+    Document,
     PreparedMount,
     Relabel,
     SandboxContext,
@@ -284,7 +285,14 @@ def place(entries: Iterable[dict[str, Any]], entry: dict[str, Any]) -> list[dict
     return sorted([*kept, entry], key=lambda m: m["destination"].count("/"))
 
 
-def bind_options(kind: str, options: Iterable[str]) -> list[str]:
-    """The options of a mount of type `kind`; a bind mount has one that says so."""
+def bind_options(kind: str, options: Iterable[str], source: str, document: Document) -> list[str]:
+    """The options of a mount that is added to `document`; a bind mount has one that says so.
+
+    In a user namespace it has the flags of the mount below as well (`mount_options.of_mount`).
+    """
     given = list(options)
-    return ["rbind", *given] if kind == "bind" and not {"bind", "rbind"} & set(given) else given
+    if kind == "bind" and not {"bind", "rbind"} & set(given):
+        given.insert(0, "rbind")
+    if {"bind", "rbind"} & set(given) and document["linux"].get("uidMappings"):
+        given += [o for o in mount_options.of_mount(source) if not {o, o.removeprefix("no")} & set(given)]
+    return given
