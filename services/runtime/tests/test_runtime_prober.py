@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from triptych_runtime.errors import HandlerUnusable
-from triptych_runtime.ociruntime import HandlerConfig, Handlers, ProbeCache, Prober, prober
+from triptych_runtime.ociruntime import HandlerConfig, Handlers, ProbeCache, Prober, probe, prober
 
 
 class Kept:
@@ -97,3 +97,27 @@ async def test_a_handler_that_fails_is_probed_again(
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_a_handler_that_hangs_does_not_hold_up_the_start_for_long(
+    tmp_path: Path, kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "_DEADLINE", 0.5)
+    monkeypatch.setattr("shutil.which", lambda name: name if "/" in name else "/bin/true")
+    program = tmp_path / "hangs"
+    program.write_text(
+        "#!/bin/sh\ncase $1 in --version) echo 1;; features) exit 1;; *) exec sleep 600;; esac\n"
+    )
+    program.chmod(0o755)
+    hangs = Prober(
+        {"hangs": HandlerConfig(str(program), tmp_path / "oci")},
+        systemd_cgroup=False,
+        cgroups_path="/triptych/",
+        scratch=tmp_path / "probe",
+        deadline=600,
+        cache=ProbeCache(kept.load, kept.save),
+    )
+    handlers = Handlers({}, "")
+    async with asyncio.timeout(60):
+        await hangs.probe(handlers)
+    assert "0.5 s" in handlers.known("hangs").problem

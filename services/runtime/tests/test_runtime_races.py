@@ -239,7 +239,7 @@ class FakeRuntime(OciRuntime):
     async def start(self, container_id: str) -> None:
         await FakeRuntime.steps("runtime.start")
 
-    async def delete(self, container_id: str) -> None:
+    async def delete(self, container_id: str, *, deadline: float | None = None) -> None:
         await FakeRuntime.steps("runtime.delete")
 
 

@@ -65,10 +65,11 @@ class OciRuntime:
     async def start(self, container_id: str) -> None:
         await self.call("start", container_id, step=f"{self.name} start")
 
-    async def delete(self, container_id: str) -> None:
+    async def delete(self, container_id: str, *, deadline: float | None = None) -> None:
         """`delete --force`: kills what lives; an unknown container is no error."""
         try:
-            await self.call("delete", "--force", container_id, step=f"{self.name} delete")
+            step = f"{self.name} delete"
+            await self.call("delete", "--force", container_id, step=step, deadline=deadline)
         except RuntimeFailed as error:
             if not _unknown(str(error)) and (self.root / container_id).exists():
                 raise

@@ -53,7 +53,7 @@ async def refusal(runtime: OciRuntime, cgroups_path: str, scratch: Path) -> str:
         return ""
     finally:
         with contextlib.suppress(TriptychError):
-            await runtime.delete(name)
+            await runtime.delete(name, deadline=_DEADLINE)
         await asyncio.to_thread(shutil.rmtree, bundle, ignore_errors=True)
 
 

@@ -42,7 +42,8 @@ class Prober:
 
     :param cgroups_path: where the containers of the probes live.
     :param scratch: directory for their bundles.
-    :param deadline: seconds for each call of an OCI runtime, once it is in use.
+    :param deadline: seconds for each call of an OCI runtime, once it is in use. A probe is shorter: the
+        daemon waits for it before it takes changes.
     """
 
     def __init__(
