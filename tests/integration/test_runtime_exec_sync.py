@@ -79,6 +79,18 @@ def test_a_client_that_takes_less_is_told_so(driver: Driver, container: str, liv
     assert driver.output(container, "echo", "on") == "on\n"
 
 
+def test_a_command_that_does_not_start_is_told_from_one_that_ends_alike(
+    driver: Driver, container: str
+) -> None:
+    alike = run(driver, container, "echo 'exec failed: executable file' >&2; exit 255")
+    assert (alike.exit_code, alike.stderr) == (255, b"exec failed: executable file\n")
+    for program in ("/nothing", "/proc"):
+        with refused(grpc.StatusCode.INTERNAL) as refusal:
+            request = cri.ExecSyncRequest(container_id=container, cmd=[program])
+            driver.stub.ExecSync(request, timeout=DEADLINE)
+        assert f"exec in container {container}" in refusal.text
+
+
 def test_a_timeout_leaves_nothing_alive(driver: Driver, container: str) -> None:
     started = time.monotonic()
     script = "(sleep 7771 & setsid sleep 7772 & sleep 7773); sleep 7774"

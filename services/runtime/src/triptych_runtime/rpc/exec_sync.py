@@ -22,8 +22,6 @@ from triptych_runtime.node import Node
 from triptych_runtime.ociruntime.command import readable
 from triptych_runtime.rpc.exec_copier import wait_for_command
 
-#: What an OCI runtime ends with when it could not run the command at all.
-_RUNTIME_FAILED = 255
 _REAP_DEADLINE = 1.0
 _END_DEADLINE = 10.0
 
@@ -57,12 +55,15 @@ async def _exec(
     what = f"exec in container {record.id}: {cmd[0]!r}"
     try:
         code, out, err = await _run(node, record, document, pid_file, seconds, what)
+        started = pid_file.exists()
     finally:
         document.close()
         with contextlib.suppress(FileNotFoundError):
             pid_file.unlink()
-    if code == _RUNTIME_FAILED and not out and _is_runtime_error(err):
-        raise RuntimeFailed(f"exec in container {record.id}: {readable(err)}")
+    if code and not started:
+        raise RuntimeFailed(
+            f"exec in container {record.id}: {readable(err) or 'the OCI runtime was killed'}"
+        )
     return api_pb2.ExecSyncResponse(stdout=out, stderr=err, exit_code=code if code >= 0 else 128 - code)
 
 
@@ -106,10 +107,6 @@ async def _run(
                     await process.shielded(_end(child, pid_file, alive=not ended), _END_DEADLINE)
             process.close_pipes(child)
     return code, out.value(), err.value()
-
-
-def _is_runtime_error(stderr: bytes) -> bool:
-    return b"OCI runtime" in stderr or b"exec failed" in stderr or b"executable file" in stderr
 
 
 async def _end(child: process.Child, pid_file: Path, *, alive: bool) -> None:
