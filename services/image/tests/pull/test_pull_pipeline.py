@@ -19,7 +19,7 @@ from triptych_errors import DeadlineExceeded, TriptychError
 from triptych_image.errors import DiskFull, ImageMalformed, LayerMalformed, LayerMismatch
 from triptych_image.offline.verify import verify
 from triptych_image.policy import PolicyEngine
-from triptych_image.pull import chains
+from triptych_image.pull import artifacts, chains
 from triptych_image.pull.artifacts import artifact_key
 from triptych_image.pull.partial import partial_file
 from triptych_image.pull.puller import Puller
@@ -767,6 +767,33 @@ async def test_an_artifact_goes_on_from_what_a_stopped_pull_left(
     (last,) = blobs(registry)[before:]
     assert int(last.partition("bytes=")[2].partition("-")[0]) > 40_000
     assert files_of(store, image.digest) == {"small": small, "large": large}
+
+
+async def test_a_pull_that_is_stopped_while_files_of_an_artifact_are_placed_leaves_nothing(
+    puller: Puller, store: Store, registry: Any, make_image: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, release, ended = threading.Event(), threading.Event(), threading.Event()
+    place = artifacts._place
+
+    def late(*args: Any) -> int:
+        began.set()
+        assert release.wait(60)
+        try:
+            return place(*args)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(artifacts, "_place", late)
+    name = registry.add("m:1", artifact_of(make_image, {"a": b"1", "b/c": b"2"}))
+    task = asyncio.create_task(pull(puller, name))
+    await until(began.is_set)
+    task.cancel()
+    await asyncio.wait([task], timeout=1)  # who does not wait for the thread clears up before it
+    release.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await until(ended.is_set)
+    await until(lambda: not os.listdir(store.paths.tmp))
 
 
 async def test_what_is_left_of_an_artifact_and_wrong_is_fetched_again(

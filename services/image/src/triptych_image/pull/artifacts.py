@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from triptych_linux.process import shielded
 from triptych_oci import Descriptor, Digest
 
 from triptych_image.errors import DiskFull, ImageMalformed, LayerMismatch
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 TITLE = "org.opencontainers.image.title"
 _NAME_MAX = 255
+_PLACE_SECONDS = 60.0
 _TITLE_MAX = 2048
 """The store's own directories come before it, and PATH_MAX is 4096."""
 
@@ -122,7 +124,8 @@ class ArtifactFetcher:
         tape = tree.with_suffix(".tape")
         try:
             await gather([self._fetch_file(file, source) for file in files])
-            directories = await asyncio.to_thread(_place, tree, tape, files)
+            # To its end also for a caller who is cancelled: what it makes after the drop would stay.
+            directories = await shielded(asyncio.to_thread(_place, tree, tape, files), _PLACE_SECONDS)
             await self._store.add_layer(self._record(manifest, files, directories), tree, tape)
         except OSError as error:
             raise disk_error(error, f"write artifact {manifest}") from error
