@@ -449,6 +449,19 @@ async def test_configuration_and_plugins_are_noticed_when_they_come(node: Node) 
         await until(lambda: network.status().ready)
 
 
+async def test_a_plugin_that_could_not_tell_its_versions_is_asked_again(node: Node) -> None:
+    """One that has no memory or takes too long as the node boots, and no directory changes afterwards."""
+    versions = """echo '{"cniVersion":"1.1.0","supportedVersions":["1.0.0"]}'"""
+    node.plugin("main", VERSION=f"[ -e {node.root}/well ] || exit 1; {versions}")
+    node.configure("main")
+    async with running(node.network()) as network:
+        status = network.status()
+        assert not status.ready
+        assert "CNI plugin main: VERSION" in status.message
+        (node.root / "well").touch()
+        await until(lambda: network.status().ready)
+
+
 async def test_pod_cidr_reaches_plugins_and_survives_a_restart(node: Node) -> None:
     node.plugin("main")
     node.configure({"type": "main", "capabilities": {"ipRanges": True}})

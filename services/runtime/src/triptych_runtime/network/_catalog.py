@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from triptych_runtime.network.model import NetworkStatus
 log = logging.getLogger(__name__)
 
 NOT_READY = "NetworkPluginNotReady"
+# Seconds between two tries of plugins that could not be asked; twice as many each time until then.
+_LONGEST_PAUSE = 60.0
 # How old an answer of STATUS may be before a status query has it asked again.
 _STATUS_SECONDS = 10.0
 
@@ -181,9 +184,16 @@ class Catalog:
         return watch.arm([*settings.conf_dirs, *settings.bin_dirs, *inside, *template])
 
     async def _follow(self, watch: DirectoryWatch) -> None:
+        """Read again after a change, and after a while where plugins could not be asked: they may have had
+        no memory or no time, and no directory tells when they have."""
+        pause = self._plugins.settings.retry_seconds
         try:
             while True:
-                await watch.changed()
+                troubled = bool(self._view.networks and self._view.fault)
+                pause = min(2 * pause, _LONGEST_PAUSE) if troubled else self._plugins.settings.retry_seconds
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause if troubled else None):
+                        await watch.changed()
                 try:
                     await self._read(watch)
                 except OSError:

@@ -58,7 +58,8 @@ class NetworkSettings(Table):
     )
     retry_seconds: Seconds = setting(
         5.0,
-        "Seconds until a failed detachment is tried again in the background; doubles up to 5 minutes.",
+        "Seconds until a failed detachment is tried again in the background; doubles up to 5 minutes. What "
+        "keeps the network from being ready is looked at again likewise, once a minute at least.",
         reload=Reload.LIVE,
     )
     parallel: Annotated[int, msgspec.Meta(ge=0)] = setting(
