@@ -8,6 +8,8 @@ import errno
 import os
 import socket
 import stat
+import subprocess
+import sys
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,16 +57,15 @@ class Daemon:
     reads: int = 0
 
     def nri(self) -> Nri:
-        made = Nri(
+        return Nri(
             lambda: self.settings,
             HostFacts(),
             lambda: self.there,
             lambda: self.containers,
             self.document,
             lambda plugin, event, outcome, seconds: None,
+            self.resize,
         )
-        made.resize = self.resize
-        return made
 
     def document(self, container_id: str) -> dict[str, Any] | None:
         self.reads += 1
@@ -74,6 +75,15 @@ class Daemon:
         if container_id == "gone":
             raise InvalidArgument("gone")
         self.resized.append((container_id, limits))
+
+
+def loaded(made: Nri) -> serve.Load:
+    """What gives NRI when there is a first plugin."""
+
+    async def load() -> Nri:
+        return made
+
+    return load
 
 
 async def join(made: Nri, plugin: NriPlugin) -> asyncio.Task[None]:
@@ -311,7 +321,7 @@ async def test_connections_leave_nothing_behind(tmp_path: Path) -> None:
                 other.connect(str(path))
 
     async with Tasks() as tasks:
-        await serve.start(made, settings, str(tmp_path), tasks)
+        await serve.start(loaded(made), settings, str(tmp_path), tasks)
         await asyncio.sleep(0)
         idle, before = len(asyncio.all_tasks()), descriptors()
         for _ in range(50):
@@ -351,7 +361,7 @@ async def test_a_plugin_connects_to_the_socket_and_it_goes_with_the_daemon(tmp_p
     settings = NriSettings(socket=str(path), plugin_dir=str(tmp_path / "none"))
     made = Daemon(settings).nri()
     async with Tasks() as tasks:
-        await serve.start(made, settings, str(tmp_path), tasks)
+        await serve.start(loaded(made), settings, str(tmp_path), tasks)
 
         def use() -> None:
             with connected(path) as plugin:
@@ -365,7 +375,7 @@ async def test_a_plugin_connects_to_the_socket_and_it_goes_with_the_daemon(tmp_p
 async def test_turned_off_it_makes_no_socket(tmp_path: Path) -> None:
     settings = NriSettings(enabled=False, socket=str(tmp_path / "nri.sock"))
     async with Tasks() as tasks:
-        await serve.start(Daemon(settings).nri(), settings, str(tmp_path), tasks)
+        await serve.start(loaded(Daemon(settings).nri()), settings, str(tmp_path), tasks)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -383,3 +393,13 @@ def test_installed_plugins_are_found_with_their_configuration(tmp_path: Path) ->
     settings = NriSettings(plugin_dir=str(programs), plugin_config_dir=str(configs))
     found = [(str(each.identity), each.config) for each in installed.find(settings)]
     assert found == [("10-a", "of the file"), ("20-b", "of b")]
+
+
+def test_a_daemon_without_plugins_has_not_loaded_what_serves_them() -> None:
+    look = "import sys, triptych_runtime.daemon; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", look], capture_output=True, text=True, check=True, timeout=60
+    )
+    loaded_modules = set(done.stdout.split())
+    assert "triptych_runtime.nri.serve" in loaded_modules
+    assert not {"nri.v1alpha1.nri_pb2", "triptych_ttrpc", "triptych_runtime.nri.interface"} & loaded_modules

@@ -13,7 +13,6 @@ from triptych_runtime.model import ContainerPhase, ContainerRecord, SandboxPhase
 from triptych_runtime.network import NetworkResult, NetworkStatus
 from triptych_runtime.network.model import Interface
 from triptych_runtime.node import Node, Paths
-from triptych_runtime.nri.plugin import Identity
 from triptych_runtime.ociruntime import Handler, Handlers, OciRuntime
 from triptych_runtime.rpc.verbose import container_info, plain, sandbox_info, status_info
 from triptych_runtime.settings import Settings
@@ -60,7 +59,7 @@ def a_node(tmp_path: Path) -> Node:
             network=network,
             handlers=Handlers({"crun": Handler("crun", runtime, version="crun 1")}, "crun"),
             cgroups=SimpleNamespace(driver=Driver.CGROUPFS, mode=SimpleNamespace(value="unified")),
-            nri=SimpleNamespace(plugins=SimpleNamespace(identities=[Identity("10", "policy")])),
+            nri=SimpleNamespace(names=["10-policy"]),
             state=SimpleNamespace(
                 sandboxes={POD: pod}, containers={APP: app}, containers_of=lambda _: [app]
             ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import shutil
 from collections.abc import AsyncIterator
@@ -11,7 +10,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc
-from runtime.v1.api_pb2 import LinuxContainerResources
 from triptych_service import Daemon, connect, memory
 
 from triptych_runtime import apparmor, clock, recovery
@@ -19,6 +17,7 @@ from triptych_runtime.cgroups import CgroupManager, Driver
 from triptych_runtime.checkpoint.criu import Criu
 from triptych_runtime.clients import ImageClient, StreamingClient
 from triptych_runtime.containers.exits import on_exit, on_monitor_lost
+from triptych_runtime.containers.plugins import load_nri
 from triptych_runtime.events import EventBus
 from triptych_runtime.metrics import RuntimeMetrics, declare_state
 from triptych_runtime.monitor import Conmon, Exit, ExitWatch
@@ -28,7 +27,6 @@ from triptych_runtime.node import Node, Paths
 from triptych_runtime.nri import serve as nri
 from triptych_runtime.ociruntime import HandlerConfig, Handlers, ProbeCache, Prober
 from triptych_runtime.readiness import Readiness
-from triptych_runtime.resources import resize
 from triptych_runtime.rpc.image_forward import SERVICE as IMAGE_SERVICE
 from triptych_runtime.rpc.image_forward import ImageForwarder
 from triptych_runtime.rpc.service import ENDLESS, SERVICE, add_to_server
@@ -100,7 +98,7 @@ async def _become_ready(
     daemon.tasks.create_task(prober.keep_probing(node.handlers))
     await apparmor.ensure_loaded(node.host.apparmor)
     await recovery.reconcile(node, rebooted=rebooted)
-    await nri.start(node.nri, node.settings.nri, str(node.paths.state), daemon.tasks)
+    await nri.start(lambda: load_nri(node), node.settings.nri, str(node.paths.state), daemon.tasks)
     ready.set_reconciled()
     seconds = (clock.now() - started) / 1e9
     extra = {
@@ -117,6 +115,8 @@ async def _reload(node: Node, prober: Prober, settings: Settings) -> None:
     node.settings = settings
     prober.soon()
     node.network.reconfigure(settings.network)
+    if settings.nri.validates:
+        await load_nri(node)
 
 
 async def _node(daemon: Daemon[Settings], images: grpc.aio.Channel, streaming: grpc.aio.Channel) -> Node:
@@ -163,15 +163,6 @@ async def _node(daemon: Daemon[Settings], images: grpc.aio.Channel, streaming: g
         streaming=StreamingClient(streaming, settings.streaming_socket, settings.deadlines.streaming),
         metrics=RuntimeMetrics(daemon.metrics),
     )
-
-    numbers = itertools.count(1)
-
-    async def change(container_id: str, limits: LinuxContainerResources) -> None:
-        # Work of its own: it comes to its end also when the plugin that asks for it leaves, or is dropped.
-        key = f"nri update {next(numbers)} {container_id}"
-        await node.flights.join(key, lambda: resize(node, container_id, limits))
-
-    node.nri.resize = change
     declare_state(daemon.metrics, node.state)
     node.exits.start()
     return node

@@ -9,7 +9,6 @@ from typing import Any
 from runtime.v1 import api_pb2
 from triptych_service import Metrics
 
-from triptych_runtime.bundles.write import read_document
 from triptych_runtime.cgroups import CgroupManager
 from triptych_runtime.checkpoint.criu import Criu
 from triptych_runtime.checkpoint.pauses import Pauses
@@ -22,7 +21,7 @@ from triptych_runtime.model import ContainerRecord, SandboxRecord
 from triptych_runtime.monitor import Conmon, ExitWatch, MonitorPaths
 from triptych_runtime.namespaces import PodFiles, PodInit, PodNamespaces
 from triptych_runtime.network import Network
-from triptych_runtime.nri.interface import Nri
+from triptych_runtime.nri.nobody import NoPlugins
 from triptych_runtime.ociruntime import Handlers
 from triptych_runtime.settings import Settings
 from triptych_runtime.spec import HostFacts
@@ -118,7 +117,7 @@ class Node:
     streaming: StreamingClient
     criu: Criu
     pauses: Pauses = field(init=False)
-    nri: Nri = field(init=False)
+    nri: NoPlugins = field(default_factory=NoPlugins)
     metrics: RuntimeMetrics = field(default_factory=lambda: RuntimeMetrics(Metrics()))
     flights: Flights = field(default_factory=Flights)
     locks: Locks = field(default_factory=Locks)
@@ -144,14 +143,6 @@ class Node:
 
     def __post_init__(self) -> None:
         self.pauses = Pauses(self.paths.pauses)
-        self.nri = Nri(
-            lambda: self.settings.nri,
-            self.host,
-            lambda: list(self.state.sandboxes.values()),
-            lambda: list(self.state.containers.values()),
-            lambda container_id: read_document(self.paths.bundle(container_id)),
-            self.metrics.plugin_told,
-        )
 
     def owns(self, container_id: str) -> bool:
         """Whether what belongs to a container must stay."""

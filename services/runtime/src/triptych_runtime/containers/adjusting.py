@@ -1,4 +1,4 @@
-"""What NRI plugins of the node want of a container that is being created."""
+"""What NRI plugins of the node want of a container that is being created. Loaded with the first plugin."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ async def ask_plugins(
     adjustment = await node.nri.create_container(sandbox, asked, spec.document)
     fault("create_container.nri")
     if adjustment is None:
+        node.nri.container_unasked(record)  # the last one has just left
         return record, spec
     spec = await asyncio.to_thread(
         adjust_spec, spec, adjustment, node.host, handler.features, inputs.cdi_dirs
@@ -50,12 +51,6 @@ async def ask_plugins(
     if record.resources is not None:
         spec.document["annotations"].update(node.cgroups.spec_annotations(record.resources))
     return record, spec
-
-
-def go_unasked(node: Node, sandbox: SandboxRecord, record: ContainerRecord, undo: Undo) -> None:
-    """Nobody is to be asked; but plugins that come meanwhile find it there, and hear of its end."""
-    undo.push("NRI plugins", lambda: node.nri.remove_container(sandbox, record))
-    node.nri.container_unasked(record)
 
 
 def _adjusted(

@@ -79,8 +79,6 @@ async def end_leftovers(settings: NriSettings, mark: str) -> None:
 
     :param mark: what they were started with.
     """
-    if not await asyncio.to_thread(os.path.isdir, settings.plugin_dir):
-        return
     try:
         ended = await marked.kill(MARK, (mark,), _may_be_plugin, deadline=_LEFTOVER_SECONDS)
     except TimeoutError:

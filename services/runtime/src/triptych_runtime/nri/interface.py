@@ -1,7 +1,4 @@
-"""The Node Resource Interface, as the RPCs use it.
-
-Each function tells the plugins of one event. Where there is no plugin it costs a comparison.
-"""
+"""The Node Resource Interface, as the RPCs use it, with plugins: each function tells them of one event."""
 
 from __future__ import annotations
 
@@ -23,23 +20,24 @@ from triptych_runtime.nri.inventory import Inventory, ReadDocument
 from triptych_runtime.nri.limits import as_update, from_cri
 from triptych_runtime.nri.merge import CreateMerge, UpdateMerge
 from triptych_runtime.nri.messages import Document, container_message, pod_message
+from triptych_runtime.nri.nobody import NoPlugins
 from triptych_runtime.nri.plugins import Plugins, Told
-from triptych_runtime.nri.settings import NriSettings, ValidatorSettings
+from triptych_runtime.nri.settings import NriSettings
 from triptych_runtime.nri.validate import validate
 from triptych_runtime.spec import HostFacts
 
 log = logging.getLogger(__name__)
 
 Resize = Callable[[str, api_pb2.LinuxContainerResources], Awaitable[None]]
-_NOTHING = ValidatorSettings()
 
 
-class Nri:
+class Nri(NoPlugins):
     """The plugins, and what they know.
 
     :param sandboxes, containers, document: see `Inventory`.
     :param told: see `Plugins`.
-    :ivar resize: changes a container's limits; given by who can, before a plugin is taken in.
+    :param resize: changes a container's limits.
+    :param before: whose place it takes.
     """
 
     def __init__(
@@ -50,11 +48,17 @@ class Nri:
         containers: Callable[[], Sequence[ContainerRecord]],
         document: ReadDocument,
         told: Told,
+        resize: Resize,
+        before: NoPlugins | None = None,
     ) -> None:
+        super().__init__()
+        if before is not None:
+            self.coming_pods = before.coming_pods
+            self.coming_containers = before.coming_containers
         self._settings = settings
         self._host = host
-        self.resize: Resize | None = None
-        self._inventory = Inventory(sandboxes, containers, document)
+        self._resize = resize
+        self._inventory = Inventory(sandboxes, containers, document, self)
         self.plugins = Plugins(settings, self._inventory.collect, self._update, told)
         self._ended: dict[str, asyncio.Event] = {}
         """By ID: set when its stop was told. That is told once."""
@@ -62,22 +66,18 @@ class Nri:
     @property
     def active(self) -> bool:
         """Whether anybody wants to be asked."""
-        return bool(self.plugins) or (self._settings().enabled and self._settings().validator != _NOTHING)
+        return bool(self.plugins) or self._settings().validates
+
+    @property
+    def names(self) -> list[str]:
+        return [str(each) for each in self.plugins.identities]
 
     # Pods
 
     async def run_pod_sandbox(self, sandbox: SandboxRecord) -> None:
-        """A sandbox is built, and about to be ready.
-
-        :raises RefusedByPlugin: a plugin does not want it.
-        """
         if self.active:
             await self._ask(nri.RUN_POD_SANDBOX, nri.RunPodSandboxRequest(pod=pod_message(sandbox)))
-        self._inventory.coming_pods[sandbox.id] = sandbox
-
-    def pod_is_ready(self, sandbox_id: str) -> None:
-        """A sandbox is in the lists."""
-        self._inventory.coming_pods.pop(sandbox_id, None)
+        await super().run_pod_sandbox(sandbox)
 
     async def update_pod_sandbox(
         self,
@@ -85,10 +85,6 @@ class Nri:
         overhead: api_pb2.LinuxContainerResources | None,
         resources: api_pb2.LinuxContainerResources | None,
     ) -> None:
-        """A sandbox is about to get other limits.
-
-        :raises RefusedByPlugin: a plugin does not want that.
-        """
         if self.plugins:
             request = nri.UpdatePodSandboxRequest(
                 pod=pod_message(sandbox),
@@ -98,20 +94,17 @@ class Nri:
             await self._ask(nri.UPDATE_POD_SANDBOX, request)
 
     async def pod_sandbox_updated(self, sandbox: SandboxRecord) -> None:
-        """A sandbox has other limits."""
         if self.plugins:
             request = nri.PostUpdatePodSandboxRequest(pod=pod_message(sandbox))
             await self._tell(nri.POST_UPDATE_POD_SANDBOX, request)
 
     async def stop_pod_sandbox(self, sandbox: SandboxRecord) -> None:
-        """The containers of a sandbox have ended, and it is about to give back what it has."""
         if self.plugins:
             request = nri.StopPodSandboxRequest(pod=pod_message(sandbox))
             await self._once(sandbox.id, lambda: self._tell(nri.STOP_POD_SANDBOX, request))
 
     async def remove_pod_sandbox(self, sandbox: SandboxRecord) -> None:
-        """A sandbox is gone, or has not come to be."""
-        self._inventory.coming_pods.pop(sandbox.id, None)
+        await super().remove_pod_sandbox(sandbox)
         try:
             if self.plugins:
                 await self.stop_pod_sandbox(sandbox)
@@ -125,12 +118,6 @@ class Nri:
     async def create_container(
         self, sandbox: SandboxRecord, container: ContainerRecord, document: Document
     ) -> nri.ContainerAdjustment | None:
-        """A container's spec is made: what plugins want different; None where nobody was asked.
-
-        Other containers that they want changed are changed when this returns.
-
-        :raises RefusedByPlugin: a plugin does not want it, or a validator what they want together.
-        """
         if not self.active:
             return None
         request = nri.CreateContainerRequest(
@@ -141,7 +128,7 @@ class Nri:
             async with self.plugins.lock:
                 await self.plugins.relay(nri.CREATE_CONTAINER, request, merge.apply)
                 await self._judge(merge)
-                self._inventory.coming_containers[container.id] = request.container
+                self.coming_containers[container.id] = request.container
         answer = merge.response()
         await self._update(answer.update)
         return answer.adjust
@@ -154,38 +141,22 @@ class Nri:
         if why:
             raise RefusedByPlugin(f"create container {question.container.name!r}: refused by NRI: {why}")
 
-    def container_unasked(self, container: ContainerRecord) -> None:
-        """A container is made while there is nobody to be asked; a plugin that comes meanwhile finds it."""
-        self._inventory.coming_containers[container.id] = container
-
     async def container_created(self, sandbox: SandboxRecord, container: ContainerRecord) -> None:
-        """A container is in the lists."""
-        self._inventory.coming_containers.pop(container.id, None)
+        await super().container_created(sandbox, container)
         await self._tell_of(nri.POST_CREATE_CONTAINER, nri.PostCreateContainerRequest, sandbox, container)
 
     async def start_container(self, sandbox: SandboxRecord, container: ContainerRecord) -> None:
-        """A container is about to start.
-
-        :raises RefusedByPlugin: a plugin does not want that.
-        """
         if self.plugins:
             await self._ask(
                 nri.START_CONTAINER, await self._request(nri.StartContainerRequest, sandbox, container)
             )
 
     async def container_started(self, sandbox: SandboxRecord, container: ContainerRecord) -> None:
-        """A container runs."""
         await self._tell_of(nri.POST_START_CONTAINER, nri.PostStartContainerRequest, sandbox, container)
 
     async def update_container(
         self, sandbox: SandboxRecord, container: ContainerRecord, wanted: api_pb2.LinuxContainerResources
     ) -> api_pb2.LinuxContainerResources:
-        """A container is about to get other limits: those that it shall get.
-
-        Other containers that plugins want changed are changed when this returns.
-
-        :raises RefusedByPlugin: a plugin does not want that.
-        """
         if not self.plugins:
             return wanted
         request = await self._request(nri.UpdateContainerRequest, sandbox, container)
@@ -204,11 +175,9 @@ class Nri:
         return changes
 
     async def container_updated(self, sandbox: SandboxRecord, container: ContainerRecord) -> None:
-        """A container has other limits."""
         await self._tell_of(nri.POST_UPDATE_CONTAINER, nri.PostUpdateContainerRequest, sandbox, container)
 
     async def stop_container(self, sandbox: SandboxRecord, container: ContainerRecord) -> None:
-        """A container has ended."""
 
         async def tell() -> None:
             request = await self._request(nri.StopContainerRequest, sandbox, container)
@@ -220,8 +189,7 @@ class Nri:
             await self._once(container.id, tell)
 
     async def remove_container(self, sandbox: SandboxRecord, container: ContainerRecord) -> None:
-        """A container is gone, or has not come to be."""
-        self._inventory.coming_containers.pop(container.id, None)
+        await super().remove_container(sandbox, container)
         try:
             if self.plugins:
                 await self.stop_container(sandbox, container)
@@ -268,12 +236,11 @@ class Nri:
 
     async def _update(self, updates: Sequence[nri.ContainerUpdate]) -> list[nri.ContainerUpdate]:
         """Change containers as plugins want it; those that could not be changed."""
-        assert self.resize is not None
         failed = []
         for update in updates:
             try:
                 wanted = as_update(update.linux.resources, self._host)
-                await self.resize(update.container_id, wanted)
+                await self._resize(update.container_id, wanted)
             except (TriptychError, OSError) as error:
                 extra = {"container": update.container_id, "error": str(error)}
                 if update.ignore_failure:

@@ -9,6 +9,7 @@ from nri.v1alpha1 import nri_pb2 as nri
 
 from triptych_runtime.model import ContainerPhase, ContainerRecord, SandboxRecord
 from triptych_runtime.nri.messages import Document, container_message, pod_message
+from triptych_runtime.nri.nobody import NoPlugins
 
 ReadDocument = Callable[[str], Document | None]
 
@@ -20,8 +21,7 @@ class Inventory:
 
     :param sandboxes, containers: the records that are there.
     :param document: reads a container's OCI spec, None when it is gone; called in a thread.
-    :ivar coming_pods: by ID.
-    :ivar coming_containers: by ID: as plugins were told, or the record when there was none to be asked.
+    :param coming: has those.
     """
 
     def __init__(
@@ -29,19 +29,19 @@ class Inventory:
         sandboxes: Callable[[], Sequence[SandboxRecord]],
         containers: Callable[[], Sequence[ContainerRecord]],
         document: ReadDocument,
+        coming: NoPlugins,
     ) -> None:
         self._sandboxes = sandboxes
         self._containers = containers
         self._document = document
-        self.coming_pods: dict[str, SandboxRecord] = {}
-        self.coming_containers: dict[str, nri.Container | ContainerRecord] = {}
+        self._coming = coming
 
     async def collect(self) -> tuple[Sequence[nri.PodSandbox], Sequence[nri.Container]]:
         """All of them, as plugins are told."""
         there = {sandbox.id: sandbox for sandbox in self._sandboxes() if sandbox.visible}
-        pods = [pod_message(sandbox) for sandbox in (self.coming_pods | there).values()]
+        pods = [pod_message(sandbox) for sandbox in (self._coming.coming_pods | there).values()]
         known = {record.id: record for record in self._containers() if record.phase in _TOLD}
-        containers = list((self.coming_containers | known).values())
+        containers = list((self._coming.coming_containers | known).values())
 
         def work() -> list[nri.Container]:
             return [each if isinstance(each, nri.Container) else self.message(each) for each in containers]

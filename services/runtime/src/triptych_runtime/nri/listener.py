@@ -7,11 +7,14 @@ import contextlib
 import logging
 import os
 import socket
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from triptych_service.tasks import Tasks
 
-from triptych_runtime.nri.plugins import Plugins
+if TYPE_CHECKING:
+    from triptych_runtime.nri.interface import Nri
 
 log = logging.getLogger(__name__)
 
@@ -50,13 +53,18 @@ def listen(path: Path) -> socket.socket | None:
 
 
 class Listener:
-    """Takes connections of plugins."""
+    """Takes connections of plugins.
 
-    def __init__(self, listener: socket.socket, path: Path, plugins: Plugins, tasks: Tasks) -> None:
+    :param load: gives what serves them.
+    """
+
+    def __init__(
+        self, listener: socket.socket, path: Path, load: Callable[[], Awaitable[Nri]], tasks: Tasks
+    ) -> None:
         self._listener = listener
         self._path = path
         self._identity = os.stat(path)
-        self._plugins = plugins
+        self._load = load
         self._tasks = tasks
         self._served: set[asyncio.Task[None]] = set()
 
@@ -83,9 +91,10 @@ class Listener:
         task.add_done_callback(self._served.discard)
 
     async def _serve(self, connection: socket.socket) -> None:
-        plugin = await self._plugins.admit(connection)
+        plugins = (await self._load()).plugins
+        plugin = await plugins.admit(connection)
         if plugin is not None:
-            await self._plugins.serve(plugin)
+            await plugins.serve(plugin)
 
     def _close(self) -> None:
         """Take no more; the socket goes, unless it is another's by now."""

@@ -65,3 +65,8 @@ class NriSettings(Table):
         reload=Reload.LIVE,
     )
     validator: ValidatorSettings = setting(ValidatorSettings(), "The built-in validator.")
+
+    @property
+    def validates(self) -> bool:
+        """Whether the built-in validator has anything to look at."""
+        return self.enabled and self.validator != ValidatorSettings()

@@ -16,8 +16,8 @@ from triptych_service.tracing import span
 from triptych_runtime import clock
 from triptych_runtime.bundles import mount_rootfs, remove_bundle, write_bundle
 from triptych_runtime.containers import emit, pin_target, sandbox_context
-from triptych_runtime.containers.adjusting import ask_plugins, go_unasked
 from triptych_runtime.containers.image_volumes import id_mappings, mount_image_volumes, with_digests
+from triptych_runtime.containers.plugins import go_unasked
 from triptych_runtime.errors import NameInUse, SandboxNotReady
 from triptych_runtime.lifecycle import STEP_DEADLINE, Undo, deadline, fault
 from triptych_runtime.model import ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord, User, new_id
@@ -195,6 +195,8 @@ async def _write(
         if not node.nri.active:
             go_unasked(node, sandbox, record, undo)
             return record, await shielded(asyncio.to_thread(build_and_write), seconds)
+        from triptych_runtime.containers.adjusting import ask_plugins  # a part of what plugins bring
+
         spec = await shielded(asyncio.to_thread(build), seconds)
         record, spec = await ask_plugins(node, sandbox, handler, record, inputs, spec, undo)
         await shielded(asyncio.to_thread(write_bundle, inputs.bundle, inputs.rootfs, spec), seconds)

@@ -53,7 +53,7 @@ def status_info(node: Node) -> dict[str, str]:
         "nri": {
             "enable": settings.nri.enabled,
             "socketPath": settings.nri.socket,
-            "plugins": [str(each) for each in node.nri.plugins.identities],
+            "plugins": node.nri.names,
         },
         "version": __version__,
     }
