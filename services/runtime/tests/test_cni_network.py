@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import subprocess
@@ -459,6 +460,21 @@ async def test_a_plugin_that_could_not_tell_its_versions_is_asked_again(node: No
         assert not status.ready
         assert "CNI plugin main: VERSION" in status.message
         (node.root / "well").touch()
+        await until(lambda: network.status().ready)
+
+
+async def test_changes_are_noticed_where_inotify_has_nothing_left(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr("triptych_runtime.network._watch.Inotify", exhausted)
+    monkeypatch.setattr("triptych_runtime.network._watch._BLIND_SECONDS", 0.05)
+    node.plugin("main")
+    async with running(node.network()) as network:
+        assert not network.status().ready
+        node.configure("main")
         await until(lambda: network.status().ready)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -253,4 +254,26 @@ async def test_a_container_that_lives_on_without_its_monitor_is_told_of(tmp_path
         assert await exits.get() == Exit("whole", None, 42)
         await other.wait()
     assert alone.empty()
+    watch.stop()
+
+
+async def test_exits_are_told_where_inotify_has_nothing_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(*_: object) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr("triptych_linux.syscalls.check", exhausted)
+    exits: asyncio.Queue[Exit] = asyncio.Queue()
+    watch = ExitWatch(tmp_path / "exits", exits.put_nowait, lambda: 42)
+    watch.start()
+    process, monitor = [await asyncio.create_subprocess_exec("sleep", "60") for _ in range(2)]
+    watch.add("told", ProcessIdentity.of(process.pid), monitor.pid)
+    process.kill()
+    await process.wait()
+    (tmp_path / "exits/told").write_text("137")
+    monitor.kill()
+    async with asyncio.timeout(5 * PATIENCE):
+        assert (await exits.get()).code == 137
+    await monitor.wait()
     watch.stop()

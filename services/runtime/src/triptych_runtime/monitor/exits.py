@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import ctypes
 import errno
+import logging
 import os
 import struct
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from pathlib import Path
 
 from triptych_linux import pidfd, syscalls
 from triptych_linux.pidfd import ProcessIdentity
+
+log = logging.getLogger(__name__)
 
 _IN_CLOSE_WRITE = 0x8
 _IN_MOVED_TO = 0x80
@@ -64,8 +67,18 @@ class ExitWatch:
         self._monitor_fds: dict[str, int] = {}
 
     def start(self) -> None:
-        """Begin to watch; the directory is made."""
+        """Begin to watch; the directory is made.
+
+        Where inotify has nothing left (pods of root use fs.inotify.max_user_instances up too), the end of
+        each monitor tells of its file, some milliseconds later.
+        """
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            self._start_inotify()
+        except OSError as error:
+            log.warning("exits are told by the monitors' ends alone", extra={"error": str(error)})
+
+    def _start_inotify(self) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         self._fd = syscalls.check(libc.inotify_init1(ctypes.c_int(_IN_NONBLOCK | os.O_CLOEXEC)))
         raw = ctypes.c_char_p(os.fsencode(self._directory))

@@ -13,6 +13,7 @@ log = logging.getLogger(__name__)
 
 # Writing a configuration or a plugin comes as several events; what is read after them is whole.
 _QUIET_SECONDS = 0.05
+_BLIND_SECONDS = 10.0
 
 
 class DirectoryWatch:
@@ -20,7 +21,13 @@ class DirectoryWatch:
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
-        self._inotify = Inotify(self._heard)
+        self._inotify: Inotify | None = None
+        try:
+            self._inotify = Inotify(self._heard)
+        except OSError as error:
+            # fs.inotify.max_user_instances, which the pods of root use up too.
+            extra = {"seconds": _BLIND_SECONDS, "error": str(error)}
+            log.error("directories cannot be watched, and are read now and then", extra=extra)
         self._watches: dict[int, str] = {}
         # What matters of each: names, "" for all.
         self._awaited: dict[int, set[str]] = {}
@@ -32,6 +39,8 @@ class DirectoryWatch:
 
         :returns: whether the watches changed.
         """
+        if self._inotify is None:
+            return False
         watches: dict[int, str] = {}
         awaited: dict[int, set[str]] = {}
         for directory in directories:
@@ -57,6 +66,9 @@ class DirectoryWatch:
 
     async def changed(self) -> None:
         """Wait for a change since the last call, and for a moment of quiet after it."""
+        if self._inotify is None:
+            await asyncio.sleep(_BLIND_SECONDS)
+            return
         await self._event.wait()
         while self._event.is_set():
             self._event.clear()
@@ -64,7 +76,8 @@ class DirectoryWatch:
 
     def close(self) -> None:
         """Stop watching."""
-        self._inotify.close()
+        if self._inotify is not None:
+            self._inotify.close()
 
     def _heard(self, watch: int, change: Change, name: str) -> None:
         if change & Change.IGNORED:
