@@ -11,6 +11,7 @@ import grpc
 import pytest
 from runtime.v1 import api_pb2 as cri
 from triptych_dev.kubelet import pod_config
+from triptych_dev.stack import Stack
 from triptych_dev.testing.driver import DEADLINE, Driver, refused
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
@@ -77,6 +78,17 @@ def test_an_oom_score_that_the_daemon_may_not_set_is_raised_by_an_update_too(dri
         )
         scores.append(driver.output(container, "cat", "/proc/1/oom_score_adj"))
     assert scores[0] == scores[1]
+
+
+def test_a_container_without_an_oom_score_has_not_the_daemons(driver: Driver, live_stack: Stack) -> None:
+    daemon = Path(f"/proc/{live_stack.processes['runtime'].popen.pid}/oom_score_adj")
+    before = daemon.read_text()
+    daemon.write_text("150")
+    try:
+        container = driver.launch(driver.run("unscored"), "app")
+    finally:
+        daemon.write_text(before)
+    assert driver.output(container, "cat", "/proc/1/oom_score_adj") == "0\n"
 
 
 def test_a_container_that_runs_out_of_memory(driver: Driver) -> None:

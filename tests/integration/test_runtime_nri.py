@@ -141,7 +141,8 @@ def test_what_plugins_want_is_in_the_container(
     assert limit.split()[3:5] == ["123", "321"]
     assert driver.output(container, "cat", "/proc/1/oom_score_adj") == "777\n"
     driver.output(container, "sh", "-c", "echo gone > /dev/also-null")
-    assert driver.status(container).resources.linux.memory_limit_in_bytes == 48 << 20
+    reported = driver.status(container).resources.linux
+    assert (reported.memory_limit_in_bytes, reported.oom_score_adj) == (48 << 20, 777)
 
 
 def test_plugins_that_want_the_same_thing(driver: Driver, live_stack: Stack, plugin: NriPlugin) -> None:

@@ -58,6 +58,8 @@ def _adjusted(
 ) -> ContainerRecord:
     """The record with what it keeps of the spec: later updates, the exit and the removal go by it."""
     limits = to_cri(adjustment.linux.resources)
+    if adjustment.linux.HasField("oom_score_adj"):
+        limits.oom_score_adj = adjustment.linux.oom_score_adj.value
     return msgspec.structs.replace(
         record,
         cgroups_path=spec.document["linux"]["cgroupsPath"],
