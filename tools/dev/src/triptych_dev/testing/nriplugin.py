@@ -150,6 +150,8 @@ def connected(
     :param events: those that it wants; none for all.
     """
     plugin = NriPlugin(name, index, events)
+    # A daemon that has just started listens for plugins when it has looked at what there is.
+    wait_until(f"there is {path}", Path(path).exists)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.connect(str(path))
     try:
