@@ -124,6 +124,21 @@ async def test_a_required_plugin_is_missed_where_there_is_none_at_all() -> None:
     await leave(plugin, serving)
 
 
+async def test_a_required_plugin_that_crashes_when_it_is_asked_is_missed() -> None:
+    rules = ValidatorSettings(required_plugins=("guard",))
+    made = Daemon(NriSettings(registration_timeout=60, request_timeout=60, validator=rules)).nri()
+    plugin = NriPlugin("guard", "10", (nri.CREATE_CONTAINER,))
+    ours, theirs = socket.socketpair()
+    taken, _ = await asyncio.gather(made.plugins.admit(ours), asyncio.to_thread(plugin.start, theirs))
+    assert taken is not None
+    serving = asyncio.create_task(made.plugins.serve(taken))
+    await asyncio.sleep(0)
+    plugin.answers["CreateContainer"] = lambda _: theirs.shutdown(socket.SHUT_RDWR)
+    with pytest.raises(RefusedByPlugin, match="required but not present"):
+        await made.create_container(sandbox(), container(), DOCUMENT)
+    await leave(plugin, serving)
+
+
 async def test_the_built_in_validator_knows_who_wants_what() -> None:
     daemon = Daemon(NriSettings(validator=ValidatorSettings(reject_namespace_adjustment=True)))
     made, plugin = daemon.nri(), NriPlugin("taker", "10", ())

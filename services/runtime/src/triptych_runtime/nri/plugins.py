@@ -61,7 +61,8 @@ class Plugins:
 
     @property
     def identities(self) -> list[Identity]:
-        return [plugin.identity for plugin in self._connected]
+        """Of those that are there; not of one that was dropped a moment ago."""
+        return [plugin.identity for plugin in self._connected if not plugin.closed]
 
     async def admit(
         self, connection: socket.socket, identity: Identity | None = None, config: str = ""
@@ -136,7 +137,7 @@ class Plugins:
         :raises CalledOff: the daemon ends, and there may be plugins that were not asked.
         """
         for plugin in list(self._connected):
-            if not plugin.wants(event):
+            if plugin.closed or not plugin.wants(event):
                 continue
             try:
                 answer = await self._tell(plugin, event, request)
