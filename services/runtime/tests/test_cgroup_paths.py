@@ -86,6 +86,9 @@ def test_filesystem_path_refuses_what_no_driver_makes() -> None:
         (Driver.CGROUPFS, "a/c"),
         (Driver.CGROUPFS, "/a/../c"),
         (Driver.SYSTEMD, "a:b"),
+        (Driver.SYSTEMD, "a.slice:x:c/below"),
+        (Driver.SYSTEMD, "a.slice:x:c.slice"),
+        (Driver.SYSTEMD, "a.slice::c"),
     ],
 )
 def test_a_path_of_others_has_the_form_of_the_driver(driver: Driver, path: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import posixpath
+import re
 
 from triptych_runtime.cgroups.errors import BadParent
 
@@ -11,6 +12,8 @@ PREFIX = "triptych"
 """Begins the name of every scope, slice and cgroup that is ours."""
 
 _SLICE = ".slice"
+# Parts of the name of a scope, as systemd.unit(5) has it.
+_UNIT = re.compile(r"[A-Za-z0-9_.\\-]+(?<!\.slice)")
 
 
 class Driver(enum.Enum):
@@ -102,7 +105,9 @@ def check_path(driver: Driver, cgroups_path: str) -> str:
     if driver is Driver.CGROUPFS and cgroups_path.startswith("/"):
         return path
     if driver is Driver.SYSTEMD and not cgroups_path.startswith("/"):
-        return cgroups_path
+        _, *scope = cgroups_path.split(":")
+        if all(map(_UNIT.fullmatch, scope)):
+            return cgroups_path
     raise BadParent(f"cgroupsPath {cgroups_path!r} is not of the form that the {driver.value} driver takes")
 
 
