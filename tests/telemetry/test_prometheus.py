@@ -33,8 +33,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DASHBOARD = ROOT / "deploy/grafana/triptych.json"
 ALERTS = ROOT / "deploy/prometheus/alerts.yml"
 DAEMONS = ("image", "runtime", "streaming")
-QUIET = {"Refused"}
-"""Panels that have nothing to show on a node where nothing is refused."""
+QUIET = {"Refused", "Monitors lost", "NRI plugins (p90)"}
+"""Panels that have nothing to show on a node where nothing is refused or lost, and no plugin is."""
 
 
 @dataclass
