@@ -111,6 +111,21 @@ async def test_without_plugins_nothing_is_read_or_asked() -> None:
     assert daemon.reads == 0
 
 
+async def test_for_plugins_that_want_none_of_it_nothing_is_read() -> None:
+    daemon = Daemon()
+    made, plugin = daemon.nri(), NriPlugin("plugin", "10", (nri.CREATE_CONTAINER, nri.REMOVE_CONTAINER))
+    serving = await join(made, plugin)
+    await made.container_created(sandbox(), container())
+    await made.start_container(sandbox(), container())
+    await made.container_started(sandbox(), container())
+    await made.stop_container(sandbox(), container())
+    assert daemon.reads == 0
+    await made.remove_container(sandbox(), container())
+    assert plugin.of("c") == ["RemoveContainer"]
+    assert daemon.reads == 1
+    await leave(plugin, serving)
+
+
 async def test_a_required_plugin_is_missed_where_there_is_none_at_all() -> None:
     rules = ValidatorSettings(required_plugins=("guard",))
     daemon = Daemon(NriSettings(validator=rules))

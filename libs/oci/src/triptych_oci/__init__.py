@@ -36,6 +36,7 @@ from triptych_oci.parsing import (
     parse_descriptor,
     parse_image_config,
     parse_manifest,
+    without_nulls,
 )
 from triptych_oci.platform import Platform, PlatformMatcher, host_platform
 from triptych_oci.reference import DEFAULT_DOMAIN, DEFAULT_TAG, Reference
@@ -78,4 +79,5 @@ __all__ = [
     "parse_image_config",
     "parse_manifest",
     "sniff_compression",
+    "without_nulls",
 ]

@@ -125,16 +125,16 @@ def _decode(decoder: msgspec.json.Decoder[T], data: bytes, what: str, limit: int
         except msgspec.ValidationError:
             if b"null" not in data or len(data) > _MAX_WITH_NULLS:
                 raise
-            return decoder.decode(msgspec.json.encode(_without_nulls(msgspec.json.decode(data))))
+            return decoder.decode(msgspec.json.encode(without_nulls(msgspec.json.decode(data))))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidDocument(f"{what}: {error}") from None
 
 
-def _without_nulls(value: Any) -> Any:
-    """To Go programs, so to those who write and read images, a field that is null is not there."""
+def without_nulls(value: Any) -> Any:
+    """JSON as Go programs read it, so those of images and of CNI: a field that is null is not there."""
     if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    return [without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 def _has(value: msgspec.Raw) -> bool:

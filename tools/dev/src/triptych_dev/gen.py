@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click
@@ -17,6 +17,8 @@ from triptych_dev.node.shell import CHECKOUT_ROOT, run
 
 PROTO = CHECKOUT_ROOT / "proto"
 STUBS = CHECKOUT_ROOT / "libs/api/src"
+_OVER_TTRPC = ("nri", "ttrpc")
+"""Folders of protos that never go over gRPC: no stubs of their services."""
 _GENERATED = ("*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py", "*_pb2_grpc.pyi")
 
 
@@ -45,11 +47,10 @@ def generate(to: Path) -> int:
     """
     with tempfile.TemporaryDirectory(prefix="triptych-gen-") as scratch:
         fresh = Path(scratch)
-        protos = sorted(str(path.relative_to(PROTO)) for path in PROTO.rglob("*.proto"))
-        outputs = [f"--{kind}_out={fresh}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")]
-        plugins = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
-        argv = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTO}", *outputs, *protos]
-        run(argv, step="generate stubs", env=plugins)
+        protos = sorted(path.relative_to(PROTO) for path in PROTO.rglob("*.proto"))
+        _protoc(fresh, ("python", "mypy"), protos)
+        services = [proto for proto in protos if proto.parts[0] not in _OVER_TTRPC]
+        _protoc(fresh, ("grpc_python", "mypy_grpc"), services)
         made = set(_stubs(fresh))
         for name in _stubs(to):
             if name not in made:
@@ -59,6 +60,13 @@ def generate(to: Path) -> int:
             if not (to / name).exists() or not filecmp.cmp(fresh / name, to / name, shallow=False):
                 shutil.copyfile(fresh / name, to / name)
     return len(made)
+
+
+def _protoc(to: Path, kinds: Iterable[str], protos: Iterable[Path]) -> None:
+    plugins = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+    outputs = [f"--{kind}_out={to}" for kind in kinds]
+    argv = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTO}", *outputs, *map(str, protos)]
+    run(argv, step="generate stubs", env=plugins)
 
 
 def stale() -> list[str]:

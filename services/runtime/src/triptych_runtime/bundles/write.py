@@ -94,8 +94,10 @@ def _prepare(mount: PreparedMount) -> None:
 
 
 def write_document(bundle: Path, document: bytes) -> None:
-    """Write config.json."""
-    write_private(bundle / "config.json", document)
+    """Write config.json, which holds an environment, and so nobody else may read."""
+    fd = os.open(bundle / "config.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(document)
 
 
 def read_document(bundle: Path) -> dict[str, Any] | None:
@@ -106,13 +108,6 @@ def read_document(bundle: Path) -> dict[str, Any] | None:
         return None
     document: dict[str, Any] = json.loads(raw.decode(errors="surrogateescape"))
     return document
-
-
-def write_private(path: Path, document: bytes) -> None:
-    """Write a document that holds an environment, and so nobody else may read."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(document)
 
 
 def remove_bundle(bundle: Path, volumes: Path) -> None:

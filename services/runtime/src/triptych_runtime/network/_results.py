@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from triptych_oci import without_nulls
 
 from triptych_runtime.network import _versions
 from triptych_runtime.network.errors import ResultInvalid
@@ -90,7 +91,7 @@ def parse(result: dict[str, Any], network: str) -> CniResult:
 
     :raises ResultInvalid: naming what is wrong with it.
     """
-    result = _without_nulls(result)
+    result = without_nulls(result)
     version = result.get("cniVersion", "")
     try:
         if version not in ("", *_versions.SUPPORTED):
@@ -109,15 +110,6 @@ def parse(result: dict[str, Any], network: str) -> CniResult:
         raise ResultInvalid(f"network {network!r}: result: {error}") from None
     parsed.cni_version = _versions.LATEST
     return parsed
-
-
-def _without_nulls(value: Any) -> Any:
-    """JSON as Go reads it, and so the reference library: null is as good as nothing said."""
-    if isinstance(value, dict):
-        return {key: _without_nulls(entry) for key, entry in value.items() if entry is not None}
-    if isinstance(value, list):
-        return [_without_nulls(entry) for entry in value]
-    return value
 
 
 def _modern(legacy: _LegacyResult) -> CniResult:

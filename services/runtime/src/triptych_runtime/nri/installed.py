@@ -74,7 +74,7 @@ def _config(settings: NriSettings, identity: Identity) -> str:
     return ""
 
 
-async def end_leftovers(settings: NriSettings, mark: str) -> None:
+async def end_leftovers(mark: str) -> None:
     """End plugins that a daemon left which was killed.
 
     :param mark: what they were started with.

@@ -146,7 +146,7 @@ class Nri(NoPlugins):
         await self._tell_of(nri.POST_CREATE_CONTAINER, nri.PostCreateContainerRequest, sandbox, container)
 
     async def start_container(self, sandbox: SandboxRecord, container: ContainerRecord) -> None:
-        if self.plugins:
+        if self.plugins.wants(nri.START_CONTAINER):
             await self._ask(
                 nri.START_CONTAINER, await self._request(nri.StartContainerRequest, sandbox, container)
             )
@@ -178,8 +178,9 @@ class Nri(NoPlugins):
         await self._tell_of(nri.POST_UPDATE_CONTAINER, nri.PostUpdateContainerRequest, sandbox, container)
 
     async def stop_container(self, sandbox: SandboxRecord, container: ContainerRecord) -> None:
-
         async def tell() -> None:
+            if not self.plugins.wants(nri.STOP_CONTAINER):
+                return
             request = await self._request(nri.StopContainerRequest, sandbox, container)
             merge = UpdateMerge(None)
             await self._tell(nri.STOP_CONTAINER, request, merge.apply)
@@ -222,7 +223,7 @@ class Nri(NoPlugins):
     async def _tell_of(
         self, event: Event, kind: type[Any], sandbox: SandboxRecord, container: ContainerRecord
     ) -> None:
-        if self.plugins:
+        if self.plugins.wants(event):
             await self._tell(event, await self._request(kind, sandbox, container))
 
     async def _tell(

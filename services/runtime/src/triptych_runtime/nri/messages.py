@@ -9,7 +9,7 @@ from nri.v1alpha1 import nri_pb2 as nri
 from runtime.v1 import api_pb2
 
 from triptych_runtime.model import ContainerPhase, ContainerRecord, SandboxRecord
-from triptych_runtime.nri.limits import from_cri
+from triptych_runtime.nri.limits import V1_CPU, V1_MEMORY, from_cri
 from triptych_runtime.spec.launcher import unwrapped
 
 Document = Mapping[str, Any]
@@ -27,24 +27,9 @@ _PROFILES = {
     api_pb2.SecurityProfile.Unconfined: nri.SecurityProfile.UNCONFINED,
     api_pb2.SecurityProfile.Localhost: nri.SecurityProfile.LOCALHOST,
 }
-# The OCI names of what both documents have, by the section of LinuxResources.
-_CPU = {
-    "shares": "shares",
-    "quota": "quota",
-    "period": "period",
-    "realtimeRuntime": "realtime_runtime",
-    "realtimePeriod": "realtime_period",
-}
-_MEMORY = {
-    "limit": "limit",
-    "reservation": "reservation",
-    "swap": "swap",
-    "kernel": "kernel",
-    "kernelTCP": "kernel_tcp",
-    "swappiness": "swappiness",
-    "disableOOMKiller": "disable_oom_killer",
-    "useHierarchy": "use_hierarchy",
-}
+# The OCI names of what both documents have, by field.
+_CPU = {"shares": "shares", "quota": "quota", "period": "period", **V1_CPU}
+_MEMORY = {"limit": "limit", "reservation": "reservation", "swap": "swap", **V1_MEMORY}
 
 
 def pod_message(record: SandboxRecord) -> nri.PodSandbox:
@@ -165,7 +150,7 @@ def _add_resources(told: nri.LinuxResources, resources: Document) -> None:
 
 
 def _add_numbers(told: Any, section: Document, names: Mapping[str, str]) -> None:
-    for theirs, ours in names.items():
+    for ours, theirs in names.items():
         if theirs in section:
             getattr(told, ours).value = section[theirs]
 

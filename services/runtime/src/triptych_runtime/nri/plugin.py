@@ -108,7 +108,7 @@ class Plugin:
         """
         handlers: Handlers = {
             "RegisterPlugin": (nri.RegisterPluginRequest, self._register),
-            "UpdateContainers": (nri.UpdateContainersRequest, self._update_containers),
+            "UpdateContainers": (nri.UpdateContainersRequest, self._update),
         }
         self._peer.serve(RUNTIME_SERVICE, handlers)
         await self._peer.start()
@@ -148,9 +148,6 @@ class Plugin:
             raise
         self._registered.set_result(None)
         return nri.Empty()
-
-    async def _update_containers(self, request: nri.UpdateContainersRequest) -> nri.UpdateContainersResponse:
-        return await self._update(request)
 
     async def synchronize(
         self, pods: Sequence[nri.PodSandbox], containers: Sequence[nri.Container]

@@ -59,6 +59,11 @@ class Plugins:
         those that were given up, without which `relay` lets nothing be made."""
         return bool(self._connected or self._coming or self._given_up)
 
+    def wants(self, event: Event) -> bool:
+        """Whether somebody is to be told of this event; as for all of them, the unknown counts."""
+        unknown = bool(self._coming or self._given_up)
+        return unknown or any(plugin.wants(event) for plugin in self._connected)
+
     @property
     def identities(self) -> list[Identity]:
         """Of those that are there; not of one that was dropped a moment ago."""

@@ -44,7 +44,7 @@ async def start(load: Load, settings: NriSettings, mark: str, tasks: Tasks) -> N
 async def _start_installed(load: Load, settings: NriSettings, mark: str, tasks: Tasks) -> None:
     from triptych_runtime.nri import installed
 
-    await installed.end_leftovers(settings, mark)
+    await installed.end_leftovers(mark)
     ready = []
     for plugin in await asyncio.to_thread(installed.find, settings):
         taken = asyncio.Event()
