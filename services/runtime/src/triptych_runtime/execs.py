@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
+from triptych_runtime.bundles.write import read_document
 from triptych_runtime.model import ContainerRecord
 from triptych_runtime.node import Node
 from triptych_runtime.spec import build_exec_process, encode
@@ -17,9 +17,7 @@ async def read_process(node: Node, record: ContainerRecord) -> dict[str, Any]:
     """The `process` document of a container's config.json. The last few are kept: probes ask again."""
     found = node.processes.get(record.id)
     if found is None:
-        path = node.paths.bundle(record.id) / "config.json"
-        raw = await asyncio.to_thread(path.read_bytes)
-        document: dict[str, Any] = json.loads(raw.decode(errors="surrogateescape"))
+        document = await asyncio.to_thread(read_document, node.paths.bundle(record.id))
         found = document["process"]
         while len(node.processes) >= _LIMIT:
             del node.processes[next(iter(node.processes))]

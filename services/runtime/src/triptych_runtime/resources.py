@@ -7,7 +7,7 @@ import asyncio
 import msgspec
 from runtime.v1 import api_pb2
 
-from triptych_runtime.bundles.write import read_document, write_document
+from triptych_runtime.bundles.write import document_if_any, write_document
 from triptych_runtime.errors import ContainerNotFound, WrongContainerState
 from triptych_runtime.model import ContainerPhase, ContainerRecord
 from triptych_runtime.node import Node
@@ -87,7 +87,7 @@ async def update_spec(
     bundle = node.paths.bundle(record.id)
 
     def work() -> None:
-        document = read_document(bundle)
+        document = document_if_any(bundle)
         if document is None:
             raise ContainerNotFound(record.id)
         held = document["linux"].get("resources", {})

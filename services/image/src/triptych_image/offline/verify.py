@@ -93,7 +93,7 @@ async def _layer(
         problems.append(f"its contents have digest {found['diff_id']}")
     if found["inodes"] + 1 != record.inodes:
         problems.append(f"it has {found['inodes']} inodes, not {record.inodes - 1}")
-    (marks,) = await store.layer_marks([record.key])
+    marks = await store.layer_marks(record.key)
     problems += [f"{path!r} is not opaque" for path in marks.opaque if not is_opaque(root, path)]
     return not problems, "; ".join(problems)
 

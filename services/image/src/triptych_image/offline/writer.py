@@ -13,6 +13,7 @@ from pathlib import Path
 from triptych_image.errors import InvalidRequest
 from triptych_image.offline.threads import in_thread, open_in_thread
 from triptych_image.store import disk_error
+from triptych_image.unpack.worker.output import write_all
 
 _BLOCK = 512
 _END = bytes(2 * _BLOCK)
@@ -32,13 +33,13 @@ class ArchiveWriter:
 
     async def put(self, name: str, data: bytes) -> None:
         """A member of bytes."""
-        await in_thread(_write, self.fd, header(name, len(data)) + data + bytes(-len(data) % _BLOCK))
+        await in_thread(write_all, self.fd, header(name, len(data)) + data + bytes(-len(data) % _BLOCK))
 
     async def put_file(self, name: str, path: Path) -> int:
         """A member of a file's contents; returns their length."""
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            await in_thread(_write, self.fd, header(name, size))
+            await in_thread(write_all, self.fd, header(name, size))
             position = 0
             while position < size:
                 length = min(size - position, _COPY_MAX)
@@ -46,23 +47,23 @@ class ArchiveWriter:
                 if sent == 0:
                     raise OSError(f"{path} became shorter")
                 position += sent
-        await in_thread(_write, self.fd, bytes(-size % _BLOCK))
+        await in_thread(write_all, self.fd, bytes(-size % _BLOCK))
         return size
 
     async def begin(self) -> int:
         """A member whose name and length are told to `end`, which wants what this returns."""
         start = os.lseek(self.fd, 0, os.SEEK_CUR)
-        await in_thread(_write, self.fd, bytes(_BLOCK))
+        await in_thread(write_all, self.fd, bytes(_BLOCK))
         return start
 
     async def end(self, start: int, name: str, size: int) -> None:
         """The payload is written."""
         os.pwrite(self.fd, header(name, size), start)
-        await in_thread(_write, self.fd, bytes(-size % _BLOCK))
+        await in_thread(write_all, self.fd, bytes(-size % _BLOCK))
 
     async def finish(self) -> int:
         """The end of the archive, made durable; returns the size of all."""
-        await in_thread(_write, self.fd, _END)
+        await in_thread(write_all, self.fd, _END)
         await in_thread(os.fsync, self.fd)
         return os.lseek(self.fd, 0, os.SEEK_CUR)
 
@@ -101,10 +102,3 @@ def _create(path: Path, scratch: Path) -> int:
         return os.open(scratch, _CREATE, 0o600)
     except OSError as error:
         raise InvalidRequest(f"path: {scratch.parent}: {error.strerror}") from None
-
-
-def _write(fd: int, data: bytes) -> None:
-    """All of it: a disk that fills up takes a part without an error."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]

@@ -74,7 +74,7 @@ async def _trees(store: Store, keys: Sequence[str]) -> list[LayerTree]:
     trees: list[LayerTree] = []
     looks = 0
     for key in keys:
-        (marks,) = await store.layer_marks([key])
+        marks = await store.layer_marks(key)
         looks += sum(_LOOK + path.count("/") for path in marks.implied) * len(keys)
         if looks > _LOOKS_MAX:
             raise ImageMalformed("the layers of the image leave out the entries of too many directories")

@@ -13,6 +13,8 @@ from typing import TypeVar
 from triptych_linux.process import shielded
 from triptych_oci import Descriptor
 
+from triptych_image.unpack.worker.output import write_all
+
 _CHUNK = 1 << 20
 _CLOSE_SECONDS = 60.0
 
@@ -78,9 +80,7 @@ class PartialFile:
     def _write(self, chunk: bytes) -> None:
         self._check()
         self._hasher.update(chunk)
-        view = memoryview(chunk)
-        while view:
-            view = view[os.write(self._fd, view) :]
+        write_all(self._fd, chunk)
         self.size += len(chunk)
 
     def _close(self) -> None:

@@ -67,11 +67,9 @@ class Content(Core):
             self.free_soon()
             raise
 
-    async def layer_marks(self, keys: Sequence[str]) -> list[LayerMarks]:
-        """The marks of layers, in the same order."""
-        return await self._database.run(
-            lambda connection: [_rows.read_marks(connection, key) for key in keys]
-        )
+    async def layer_marks(self, key: str) -> LayerMarks:
+        """The marks of a layer; none of one that is not there."""
+        return await self._database.run(lambda connection: _rows.read_marks(connection, key))
 
     async def write_blobs(self, claimed: Sequence[Digest], blobs: Mapping[Digest, bytes]) -> None:
         """For `Hold`."""

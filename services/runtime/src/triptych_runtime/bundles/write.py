@@ -100,14 +100,21 @@ def write_document(bundle: Path, document: bytes) -> None:
         file.write(document)
 
 
-def read_document(bundle: Path) -> dict[str, Any] | None:
-    """What `write_document` wrote; None when there is nothing any more."""
-    try:
-        raw = (bundle / "config.json").read_bytes()
-    except FileNotFoundError:
-        return None
+def read_document(bundle: Path) -> dict[str, Any]:
+    """What `write_document` wrote.
+
+    :raises FileNotFoundError: when there is nothing any more.
+    """
+    raw = (bundle / "config.json").read_bytes()
     document: dict[str, Any] = json.loads(raw.decode(errors="surrogateescape"))
     return document
+
+
+def document_if_any(bundle: Path) -> dict[str, Any] | None:
+    """The same, None when there is nothing any more."""
+    with contextlib.suppress(FileNotFoundError):
+        return read_document(bundle)
+    return None
 
 
 def remove_bundle(bundle: Path, volumes: Path) -> None:

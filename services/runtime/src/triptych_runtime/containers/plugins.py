@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from runtime.v1.api_pb2 import LinuxContainerResources
 
-from triptych_runtime.bundles.write import read_document
+from triptych_runtime.bundles.write import document_if_any
 from triptych_runtime.lifecycle import Undo
 from triptych_runtime.model import ContainerRecord, SandboxRecord
 from triptych_runtime.node import Node
@@ -35,7 +35,7 @@ async def load_nri(node: Node) -> Nri:
             node.host,
             lambda: list(node.state.sandboxes.values()),
             lambda: list(node.state.containers.values()),
-            lambda container_id: read_document(node.paths.bundle(container_id)),
+            lambda container_id: document_if_any(node.paths.bundle(container_id)),
             node.metrics.plugin_told,
             _resizing(node),
             node.nri,

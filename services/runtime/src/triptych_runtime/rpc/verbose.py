@@ -11,6 +11,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from triptych_runtime import __version__
+from triptych_runtime.bundles.write import read_document
 from triptych_runtime.model import ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord
 from triptych_runtime.network import NetworkResult
 from triptych_runtime.node import Node
@@ -135,11 +136,11 @@ def _pod_spec(record: SandboxRecord) -> dict[str, Any]:
 
 async def container_info(node: Node, record: ContainerRecord) -> str:
     """`crictl inspect`: sandboxID, pid, snapshot key, OCI runtime spec, configuration."""
-    path = node.paths.bundle(record.id) / "config.json"
+    bundle = node.paths.bundle(record.id)
 
     def read() -> Any:
         try:
-            return json.loads(path.read_bytes().decode(errors="surrogateescape"))
+            return read_document(bundle)
         except (OSError, ValueError):
             return None
 
@@ -151,7 +152,7 @@ async def container_info(node: Node, record: ContainerRecord) -> str:
             "removing": record.phase is ContainerPhase.REMOVING,
             "snapshotKey": record.id,
             "snapshotter": "overlayfs",
-            "bundle": str(path.parent),
+            "bundle": str(bundle),
             "runtimeType": record.handler,
             "cgroupsPath": record.cgroups_path,
             "privileged": record.config.linux.security_context.privileged,

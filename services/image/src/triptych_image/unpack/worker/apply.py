@@ -15,6 +15,7 @@ from triptych_image.unpack.worker.errors import Refused, limit, malformed, refus
 from triptych_image.unpack.worker.header import Entry
 from triptych_image.unpack.worker.limits import PATH_MAX, Limits
 from triptych_image.unpack.worker.names import META, OPAQUE, WHITEOUT, clean, in_meta
+from triptych_image.unpack.worker.output import write_all
 from triptych_image.unpack.worker.tape import NoTape, TapeWriter
 from triptych_image.unpack.worker.target import BLOCK, Target
 
@@ -118,7 +119,7 @@ class Applier:
                         raise OSError(28, "No space left on device")
                 else:
                     for part in self._archive.payload(size):
-                        _write(fd, part)
+                        write_all(fd, part)
             if entry.uid or entry.gid or self._target.group_inherited:
                 os.fchown(fd, entry.uid, entry.gid)
             if mode & _SPECIAL:
@@ -143,7 +144,7 @@ class Applier:
             self._tape.file(path, offset, length)
             os.lseek(fd, offset, os.SEEK_SET)
             for part in self._archive.payload(length):
-                _write(fd, part)
+                write_all(fd, part)
 
     def _directory(self, entry: Entry, path: bytes) -> None:
         if path:
@@ -261,8 +262,3 @@ class Applier:
                 self.skipped_xattrs += 1
                 return
             raise
-
-
-def _write(fd: int, data: memoryview) -> None:
-    while data:
-        data = data[os.write(fd, data) :]

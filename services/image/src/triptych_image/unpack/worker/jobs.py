@@ -18,6 +18,7 @@ from triptych_image.unpack.worker.archive import Archive
 from triptych_image.unpack.worker.check import Checker
 from triptych_image.unpack.worker.errors import DISK, LIMIT, SYSTEM, Refused, limit, refused_by_kernel
 from triptych_image.unpack.worker.limits import Limits
+from triptych_image.unpack.worker.output import write_all
 from triptych_image.unpack.worker.tape import NoTape, TapeWriter, play
 
 _INTERVAL = 0.2
@@ -43,9 +44,9 @@ def forward(request: Request, fds: list[int], out: int) -> dict[str, object]:
             digest.update(data)
             total += len(data)
             if spool >= 0:
-                _write_all(spool, data)
+                write_all(spool, data)
             try:
-                _write_all(out, data)
+                write_all(out, data)
             except BrokenPipeError:
                 raise Refused(SYSTEM, "the unpacker ended early") from None
 
@@ -89,7 +90,7 @@ def inflate(request: Request, fds: list[int], tell: Callable[[object], None]) ->
     on_chunk = _progress(tell, compressed, _limits(request))
     written = 0
     for chunk in source.chunks(compressed):
-        _write_all(out, chunk)
+        write_all(out, chunk)
         written += len(chunk)
         on_chunk(written, 0)
     return {"written": written}
@@ -118,7 +119,7 @@ def export(request: Request, fds: list[int], tell: Callable[[object], None]) -> 
     on_chunk = _progress(tell, None, Limits())
     total = 0
     for chunk in _packed(play(tape_fd), bool(request.get("gzip")), digest.update):
-        _write_all(out, chunk)
+        write_all(out, chunk)
         total += len(chunk)
         on_chunk(total, 0)
     return {"diff_id": "sha256:" + digest.hexdigest(), "written": total}
@@ -158,7 +159,7 @@ def teller(fd: int) -> Callable[[object], None]:
 
     def tell(message: object) -> None:
         try:
-            _write_all(fd, json.dumps(message).encode() + b"\n")
+            write_all(fd, json.dumps(message).encode() + b"\n")
         except BrokenPipeError:
             os._exit(1)
 
@@ -186,12 +187,6 @@ def _progress(
 def _limits(request: Request) -> Limits:
     given = request.get("limits")
     return Limits(**given) if isinstance(given, dict) else Limits()
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
 
 
 __all__ = ["export", "forward", "inflate", "run", "teller", "unpack", "verify"]

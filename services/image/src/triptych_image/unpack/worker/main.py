@@ -17,8 +17,12 @@ from collections.abc import Callable
 
 from triptych_image.unpack.worker import confine, jobs
 
+Job = Callable[[jobs.Request, list[int], Callable[[object], None]], dict[str, object]]
+
 _MESSAGE = 1 << 16
 _FDS = 8
+_PLAIN: dict[object, Job] = {"verify": jobs.verify, "export": jobs.export, "inflate": jobs.inflate}
+"""Jobs of one child, by the kind of the request."""
 
 
 def main() -> None:
@@ -86,12 +90,8 @@ def _start(request: jobs.Request, fds: list[int], control: socket.socket) -> Non
     elif kind == "unpack-verified":
         report, root, tape, packed = fds
         fork(report, [packed, root, tape], lambda own, tell: jobs.unpack(request, own, tell), control)
-    elif kind == "verify":
-        fork(fds[0], fds[1:], lambda own, tell: jobs.verify(request, own, tell), control)
-    elif kind == "export":
-        fork(fds[0], fds[1:], lambda own, tell: jobs.export(request, own, tell), control)
-    elif kind == "inflate":
-        fork(fds[0], fds[1:], lambda own, tell: jobs.inflate(request, own, tell), control)
+    elif job := _PLAIN.get(kind):
+        fork(fds[0], fds[1:], lambda own, tell: job(request, own, tell), control)
 
 
 def fork(
